@@ -1,0 +1,44 @@
+# Two commands are enough: `make demo` and `make test`. Both set everything up first.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: help install demo test check format bench docs clean
+
+help:  ## what can be made here
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## make .venv with rota and everything it is developed with
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install  ## a day of chat and code traffic on four replicas under eight policies, with a report
+	@mkdir -p build
+	$(BIN)/rota run examples/serving/demo.yaml --out $$(mktemp -d build/demo-XXXX)/study
+
+test: install  ## the tests
+	$(BIN)/python -m pytest
+
+check: install  ## lint, formatting, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+format: install  ## let ruff format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## measured ratios and speeds, see bench/README.md
+	$(BIN)/python bench/speed.py
+
+docs: install  ## the documentation, in build/site
+	$(BIN)/python docs/policy_table.py
+	$(BIN)/mkdocs build --strict --quiet
+
+clean:  ## remove what was made
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,37 @@
+"""Urgency: the most important class first, or the nearest due date first.
+
+Earliest due date minimises the maximum lateness of one server: Jackson, Scheduling a production line to minimize
+maximum tardiness, 1955. Priority classes: Cobham, Priority assignment in waiting line problems, Operations Research
+1954.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rota.kernel.decisions import Order
+from rota.kernel.tables import FloatColumn, Jobs
+
+LAST = float(np.finfo(np.float64).max)
+
+
+@dataclass
+class PriorityFirst(Order):
+    """The smallest `priority` first; within a class by release. A running job is left alone."""
+
+    asked = "arrival"
+    reads = ("priority",)
+
+    def keys(self, jobs: Jobs, now: float) -> FloatColumn:
+        return jobs.priority.astype(np.float64)
+
+
+@dataclass
+class EarliestDue(Order):
+    """Earliest due date first; jobs without one come last, by release. A running job is left alone."""
+
+    asked = "arrival"
+    reads = ("due",)
+
+    def keys(self, jobs: Jobs, now: float) -> FloatColumn:
+        return np.minimum(jobs.due, LAST)  # an infinite key would mean "not now"

@@ -1,0 +1,77 @@
+"""What a batcher is: an allotment of an iteration's token budget, and what is set aside for a request when it begins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rota.kernel.decisions import Allot
+from rota.kernel.tables import Claims, FloatColumn
+
+UNLIMITED = 1 << 40
+RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The settings of a replica that a batcher works with."""
+
+    kv_blocks: int
+    block_tokens: int
+    max_running: int
+    max_batched_tokens: int
+    context_limit: int  # longest prompt and answer together, tokens
+
+
+@dataclass(frozen=True)
+class BatchRules:
+    """What makes one batcher differ from another; see the files in `policies/` for the published ones."""
+
+    budget: int = UNLIMITED  # tokens an iteration
+    chunked: bool = False  # prompts may be cut
+    mixed: bool = True  # prefills and decodes share an iteration
+    padded: bool = False  # the budget counts requests times the longest prompt
+    when_empty: bool = False  # admit only when the last batch is done
+    watermark_blocks: int = 0  # blocks that stay free at admission
+    reserve: int = RESERVE_CHUNK  # set aside at admission: the chunk, the prompt, or a fixed length
+    reserve_tokens: int = 0  # that fixed length
+    full_check: bool = False  # admit only when the whole prompt would fit
+    ahead: bool = False  # the next iteration is put together while this one runs (asynchronous scheduling)
+
+
+class Batcher(Allot):
+    """A batcher is told by its rules; the simulator runs them compiled, `amounts` says the same slowly and readably.
+
+    The rows of the claims are the running requests and then the waiting ones, each in its order. Columns: `wanted` (tokens: 1 for a
+    decode, what is left of the prompt for a prefill) and `decoding` (1 for a decode).
+    """
+
+    reads = ("wanted", "decoding")
+
+    def rules(self, engine: Engine) -> BatchRules:
+        """The rules on an engine. Raises InputError where the settings contradict each other."""
+        raise NotImplementedError(f"{type(self).__name__} defines no rules")
+
+    def amounts(self, claims: Claims, budget: Mapping[str, float], now: float) -> FloatColumn:
+        """Tokens for each claim in this iteration, within ``budget["tokens"]``."""
+        tokens = int(budget["tokens"])
+        rules = self.rules(Engine(1, 1, 1, tokens, tokens))
+        wanted, decoding = claims.wanted.astype(np.int64), claims.decoding > 0
+        granted = np.zeros(len(claims), np.int64)
+        waiting = np.flatnonzero(~decoding)
+        if rules.mixed:
+            granted[decoding] = 1
+        elif rules.when_empty and decoding.any():
+            waiting = waiting[:0]
+        left, longest, count = min(rules.budget, tokens) - int(granted.sum()), 0, 0
+        for row in waiting:
+            chunk = min(int(wanted[row]), left) if rules.chunked else int(wanted[row])
+            longest = max(longest, chunk)
+            over = (count + 1) * longest > tokens if rules.padded else chunk > left
+            if chunk <= 0 or (over and count > 0) or (over and not rules.padded):
+                break
+            granted[row] = chunk
+            left, count = left - chunk, count + 1
+        if not rules.mixed and count == 0:
+            granted[decoding] = 1
+        return granted.astype(np.float64)

@@ -1,0 +1,448 @@
+"""How time passes in the fleet, and where it stops for a question.
+
+At equal times completions come before arrivals, arrivals before decisions; then the smaller number. Where no policy has to be
+asked and nothing couples the replicas between two arrivals, each replica is run on its own up to the next arrival: the same
+events in another order, with the same results.
+"""
+
+import numpy as np
+from numba import carray
+
+from rota.kernel.compile import call_entry, pointer
+from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.account import emit, touch
+from rota.worlds.serving.kernels.batch import ASK, blocks_for
+from rota.worlds.serving.kernels.layout import (
+    A_ANSWER,
+    A_ARRIVALS,
+    A_CLOCK,
+    A_QUEUE,
+    A_ROWS,
+    A_SAMPLES,
+    A_VICTIM_KEYS,
+    ANSWER_WIDTH,
+    ANSWERED,
+    ARRIVAL,
+    ASYNC,
+    ASK_HOST,
+    ASK_KIND,
+    ASK_ROWS,
+    BLOCK_TOKENS,
+    BEGIN_ENTRY,
+    BUDGET,
+    BUSY,
+    CHUNKED,
+    CLOCK_FLOATS,
+    CLOSED,
+    COLUMN_DECISIONS,
+    COLUMN_OUTSTANDING,
+    COLUMN_QUEUED,
+    COLUMN_RUNNING,
+    COLUMN_TOKENS,
+    COLUMN_WORK,
+    COMPLETE_ENTRY,
+    CONTEXT_LIMIT,
+    DECISIONS_HERE,
+    DECODE_RATE,
+    DISPATCH,
+    DISPATCHED,
+    DONE,
+    DONE_SUM,
+    E_ARRIVAL,
+    E_LEAVE,
+    ENDS_AT,
+    EVENT_COUNT,
+    EVENT_ROOM,
+    EVENTS,
+    FINISHED,
+    FULL,
+    GROW,
+    HELD,
+    HOLD_DYNAMIC,
+    HOOKS,
+    HOST,
+    HOSTS,
+    INBOX_COUNT,
+    INBOX_HEAD,
+    INBOX_TAIL,
+    ISSUED,
+    JOBS,
+    KIND_HOLD,
+    KIND_VICTIM,
+    KV_BLOCKS,
+    LAGGING,
+    MAX_OUTSTANDING,
+    MIXED,
+    NEXT_ARRIVAL,
+    NEXT_IN_BOX,
+    NOW,
+    NOW_CLOCK,
+    ORDER,
+    OUTPUT,
+    OUTSTANDING_TOKENS,
+    PENDING,
+    PLACE,
+    PLACED,
+    PREFILL_RATE,
+    PROMPT,
+    QUEUE_ROOM,
+    QUEUED,
+    QUEUED_COUNT,
+    READY,
+    REJECTED,
+    REVIEW_AT,
+    ROUTE_ASKED,
+    ROUTE_COLUMN,
+    ROUTE_SAMPLED,
+    RUNNING_COUNT,
+    RUNNING_ROOM,
+    SAMPLE_WIDTH,
+    SELF,
+    SIZE,
+    STATE,
+    TARGET,
+    THINK,
+    UNTIL,
+    VICTIM_WIDTH,
+    WAITING_AT_ROUTER,
+    WATERMARK,
+    WORK,
+    floats,
+    host_floats,
+    host_ints,
+    ints,
+    job_floats,
+    job_ints,
+)
+from rota.worlds.serving.kernels.queue import first, line_keys, push, remove
+
+WAITS, MUST_ASK = -1, -2
+
+
+@compiler.njit
+def possible(state, r, j):
+    """Whether a replica could ever serve a job: context limit, KV cache, and the token budget where prompts are not cut."""
+    job, host = job_ints(state), host_ints(state)[r]
+    if job[PROMPT, j] + job[OUTPUT, j] > host[CONTEXT_LIMIT]:
+        return False
+    if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
+        return False
+    whole = blocks_for(job[PROMPT, j] + job[OUTPUT, j] - 1, host[BLOCK_TOKENS])
+    return whole + host[WATERMARK] <= host[KV_BLOCKS]
+
+
+@compiler.njit
+def outstanding(host):
+    return host[QUEUED_COUNT] + host[INBOX_COUNT] + host[RUNNING_COUNT]
+
+
+@compiler.njit
+def host_column(state, column, r):
+    """The value of a host column that a route may be made of."""
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    if column == COLUMN_DECISIONS:
+        return float(host[DECISIONS_HERE])
+    if column == COLUMN_OUTSTANDING:
+        return float(outstanding(host))
+    if column == COLUMN_QUEUED:
+        return float(host[QUEUED_COUNT] + host[INBOX_COUNT])
+    if column == COLUMN_RUNNING:
+        return float(host[RUNNING_COUNT])
+    if column == COLUMN_WORK:
+        return max(0.0, clock[WORK] - clock[DECODE_RATE] * host[DONE_SUM])
+    if column == COLUMN_TOKENS:
+        return max(0.0, clock[OUTSTANDING_TOKENS] - host[DONE_SUM])
+    return 0.0
+
+
+@compiler.njit
+def cheapest(state, j):
+    """The host with the smallest cost among those that can take the job now; fewest decisions, then id, break ties."""
+    hosts = host_ints(state)
+    asked = state[ROUTE_ASKED]
+    answer = floats(state, A_ANSWER, 1, state[HOSTS])[0]
+    samples = ints(state, A_SAMPLES, state[JOBS] if state[ROUTE_SAMPLED] else 1, state[SAMPLE_WIDTH])
+    sampled = state[ROUTE_SAMPLED] and any_possible(state, j, samples)
+    best, best_cost = WAITS, np.inf
+    for k in range(state[SAMPLE_WIDTH] if sampled else state[HOSTS]):
+        r = samples[j, k] if sampled else k
+        if outstanding(hosts[r]) >= hosts[r, MAX_OUTSTANDING] or not possible(state, r, j):
+            continue
+        cost = answer[r] if asked else host_column(state, state[ROUTE_COLUMN], r)
+        if cost == np.inf or cost > best_cost:
+            continue
+        if best >= 0 and cost == best_cost:
+            fewer = hosts[r, DECISIONS_HERE] - hosts[best, DECISIONS_HERE]
+            if fewer > 0 or (fewer == 0 and r > best):
+                continue
+        best, best_cost = r, cost
+    return best
+
+
+@compiler.njit
+def any_possible(state, j, samples):
+    """Whether one of the sampled hosts could ever serve the job; if not, all hosts are candidates."""
+    for k in range(state[SAMPLE_WIDTH]):
+        if possible(state, samples[j, k], j):
+            return True
+    return False
+
+
+@compiler.njit
+def place(state, j, r, now):
+    """Hand a job to a host."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    touch(state, r, now)
+    job[HOST, j] = r
+    job[STATE, j] = QUEUED
+    seconds[DISPATCHED, j] = now
+    clock[WORK] += clock[PREFILL_RATE] * job[PROMPT, j] + clock[DECODE_RATE] * seconds[SIZE, j]
+    clock[OUTSTANDING_TOKENS] += job[PROMPT, j] + seconds[SIZE, j]
+    host[DECISIONS_HERE] += 1
+    if host[ASYNC] and (host[BUSY] or host[RUNNING_COUNT] + host[LAGGING] > 0):
+        if host[INBOX_COUNT] == 0:
+            host[INBOX_HEAD] = j
+        else:
+            job[NEXT_IN_BOX, host[INBOX_TAIL]] = j
+        host[INBOX_TAIL] = j
+        host[INBOX_COUNT] += 1
+    else:
+        push(state, r, j)
+    if outstanding(host) + 2 >= state[QUEUE_ROOM]:
+        state[FULL] = 1
+    if not host[BUSY] and not host[READY]:
+        host[READY] = 1
+        clock[NOW] = now
+
+
+@compiler.njit
+def arrive(state, j, now):
+    """A job arrives at the router. Returns whether some replica could serve it; if not, it is rejected."""
+    job = job_ints(state)
+    job[TARGET, j] = job[PROMPT, j]
+    emit(state, E_ARRIVAL, j, -1, now)
+    for r in range(state[HOSTS]):
+        if possible(state, r, j):
+            return True
+    job[STATE, j] = REJECTED
+    state[FINISHED] += 1
+    emit(state, E_LEAVE, j, -1, now)
+    if state[CLOSED]:
+        issue(state, now)
+    return False
+
+
+@compiler.njit
+def dispatch(state, now):
+    """Send waiting jobs to hosts, in the order of the router's line; the first that must wait stops the line."""
+    job = job_ints(state)
+    line = state[HOSTS]
+    waiting = ints(state, A_QUEUE, line + 1, state[QUEUE_ROOM])[line]
+    while state[WAITING_AT_ROUTER] > 0:
+        if state[HOLD_DYNAMIC] and not state[ANSWERED] & (1 << KIND_HOLD):
+            rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+            for position in range(state[WAITING_AT_ROUTER]):
+                rows[position] = waiting[position]
+            state[ASK_HOST], state[ASK_ROWS], state[ASK_KIND] = -1, state[WAITING_AT_ROUTER], KIND_HOLD
+            return ORDER
+        position = first(state, line)
+        if position < 0:
+            break
+        j = waiting[position]
+        if state[ROUTE_ASKED] and state[PLACED] != j + 1:
+            state[ASK_HOST] = j
+            return PLACE
+        state[PLACED] = 0
+        r = cheapest(state, j)
+        if r < 0:
+            break
+        remove(state, line, position)
+        place(state, j, r, now)
+    state[ANSWERED] &= ~(1 << KIND_HOLD)
+    state[DISPATCH] = 0
+    return DONE
+
+
+@compiler.njit
+def issue(state, now):
+    """Closed loop: the next request of the trace is sent, after its think time."""
+    if state[ISSUED] >= state[JOBS]:
+        return
+    seconds = job_floats(state)
+    heap = ints(state, A_ARRIVALS, 1, state[JOBS])[0]
+    arrival = seconds[ARRIVAL]
+    j = state[ISSUED]
+    state[ISSUED] += 1
+    arrival[j] = now + seconds[THINK, j]
+    child = state[PENDING]
+    state[PENDING] += 1
+    while child > 0:
+        parent = (child - 1) >> 1
+        if arrival[heap[parent]] <= arrival[j]:
+            break
+        heap[child] = heap[parent]
+        child = parent
+    heap[child] = j
+
+
+@compiler.njit
+def next_pending(state):
+    """Take the earliest pending request of a closed loop; equal times: the smaller number."""
+    arrival = job_floats(state)[ARRIVAL]
+    heap = ints(state, A_ARRIVALS, 1, state[JOBS])[0]
+    state[PENDING] -= 1
+    count = state[PENDING]
+    taken, moved, parent = heap[0], heap[count], 0
+    while True:
+        child = 2 * parent + 1
+        if child >= count:
+            break
+        if child + 1 < count:
+            a, b = heap[child + 1], heap[child]
+            if arrival[a] < arrival[b] or (arrival[a] == arrival[b] and a < b):
+                child += 1
+        a = heap[child]
+        if arrival[moved] < arrival[a] or (arrival[moved] == arrival[a] and moved < a):
+            break
+        heap[parent] = a
+        parent = child
+    heap[parent] = moved
+    return taken
+
+
+@compiler.njit
+def issue_finished(state, before, now):
+    """Closed loop: every request that ended lets its user send the next one."""
+    for _ in range(state[FINISHED] - before):
+        issue(state, now)
+
+
+@compiler.njit
+def run_host(state, r, until):
+    """Run one host on its own: completions up to `until`, decisions before it."""
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    while True:
+        if host[BUSY]:
+            if clock[ENDS_AT] > until:
+                return
+            call_entry(state[COMPLETE_ENTRY], state[SELF], r, 0, 0, 0)
+        elif host[READY]:
+            if clock[NOW] >= until:
+                return
+            call_entry(state[BEGIN_ENTRY], state[SELF], r, 0, 0, 0)
+        else:
+            return
+
+
+@compiler.njit
+def advance_apart(state, until):
+    """Open arrivals, nothing to ask: the hosts meet only when a request is placed."""
+    arrival = job_floats(state)[ARRIVAL]
+    while state[NEXT_ARRIVAL] < state[JOBS]:
+        j = state[NEXT_ARRIVAL]
+        now = arrival[j]
+        if now > until:
+            break
+        if state[FULL]:
+            return GROW
+        for r in range(state[HOSTS]):
+            run_host(state, r, now)
+        state[NEXT_ARRIVAL] += 1
+        if arrive(state, j, now):
+            place(state, j, cheapest(state, j), now)
+    for r in range(state[HOSTS]):
+        run_host(state, r, until)
+    return DONE if state[FINISHED] == state[JOBS] else UNTIL
+
+
+@compiler.njit
+def next_event(state):
+    """The next event as (time, kind, number): 0 completion, 1 arrival, 2 dispatch, 3 begin; kind -1 when there is none."""
+    hosts, clocks = host_ints(state), host_floats(state)
+    clock = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
+    time, kind, number = np.inf, -1, -1
+    if state[CLOSED]:
+        if state[PENDING] > 0:
+            number = ints(state, A_ARRIVALS, 1, state[JOBS])[0, 0]
+            time, kind = job_floats(state)[ARRIVAL, number], 1
+    elif state[NEXT_ARRIVAL] < state[JOBS]:
+        number = state[NEXT_ARRIVAL]
+        time, kind = job_floats(state)[ARRIVAL, number], 1
+    if state[DISPATCH] and state[WAITING_AT_ROUTER] > 0 and clock[NOW_CLOCK] < time:
+        time, kind, number = clock[NOW_CLOCK], 2, 0
+    for r in range(state[HOSTS]):
+        if hosts[r, BUSY]:
+            at, what = clocks[r, ENDS_AT], 0
+        elif hosts[r, READY]:
+            at, what = clocks[r, NOW], 3
+        elif hosts[r, QUEUED_COUNT] > 0:
+            at, what = clocks[r, REVIEW_AT], 3
+        else:
+            continue
+        if at < time or (at == time and what < kind):
+            time, kind, number = at, what, r
+    return time, kind, number
+
+
+@compiler.njit
+def advance_together(state, until):
+    """All events of the fleet in the order of time, one by one."""
+    clock = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
+    clocks = host_floats(state)
+    while True:
+        if state[FULL]:
+            return GROW
+        if state[HOOKS] and state[EVENT_COUNT] + 2 * state[RUNNING_ROOM] + 8 > state[EVENT_ROOM]:
+            return EVENTS
+        time, kind, number = next_event(state)
+        if kind < 0 or time == np.inf:
+            return DONE
+        if time > until:
+            return UNTIL
+        clock[NOW_CLOCK] = time
+        if kind == 0:
+            before = state[FINISHED]
+            call_entry(state[COMPLETE_ENTRY], state[SELF], number, 0, 0, 0)
+            if state[CLOSED]:
+                issue_finished(state, before, time)
+        elif kind == 1:
+            if state[CLOSED]:
+                next_pending(state)
+            else:
+                state[NEXT_ARRIVAL] += 1
+            if arrive(state, number, time):
+                job_ints(state)[STATE, number] = HELD
+                push(state, state[HOSTS], number)
+                state[DISPATCH] = 1
+                if state[WAITING_AT_ROUTER] + 2 >= state[QUEUE_ROOM]:
+                    state[FULL] = 1
+        elif kind == 2:
+            code = dispatch(state, time)
+            if code != DONE:
+                return code
+        else:
+            clocks[number, NOW] = time
+            clocks[number, REVIEW_AT] = np.inf
+            if call_entry(state[BEGIN_ENTRY], state[SELF], number, 0, 0, 0) == ASK:
+                return ORDER
+
+
+@compiler.njit
+def settle(state):
+    """Take the keys that a policy has answered into the jobs' columns."""
+    count, width = state[ASK_ROWS], state[ANSWER_WIDTH]
+    rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+    answer = floats(state, A_ANSWER, state[QUEUE_ROOM] + state[RUNNING_ROOM], width)
+    if state[ASK_KIND] == KIND_VICTIM:
+        keys = floats(state, A_VICTIM_KEYS, state[JOBS], state[VICTIM_WIDTH])
+    else:
+        keys = line_keys(state, state[HOSTS] if state[ASK_KIND] == KIND_HOLD else 0)
+    valid = True
+    for i in range(count):
+        for k in range(width):
+            valid = valid and not np.isnan(answer[i, k])
+            keys[rows[i], k] = answer[i, k]
+    state[ANSWERED] |= 1 << state[ASK_KIND]
+    state[ASK_ROWS] = 0
+    return valid

@@ -1,0 +1,615 @@
+"""One iteration of a replica: who is in it, what that costs in KV blocks, and what it leaves behind.
+
+The batchers differ in a handful of settings (see `rota.worlds.serving.policies`): whether prefills share an iteration with
+decodes, whether prompts may be cut in chunks, the token budget, and how many blocks are set aside at admission.
+"""
+
+import numpy as np
+
+from rota.kernel.compile import call_entry, call_timing
+from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.account import emit, gap, touch
+from rota.worlds.serving.kernels.decoders import context, drop, join, stop_running
+from rota.worlds.serving.kernels.layout import (
+    A_CLASSES,
+    A_ENDING,
+    A_FEATURES,
+    A_FRESH,
+    A_LAGGING,
+    A_PREFILLS,
+    A_QUEUE,
+    A_ROWS,
+    A_RUNNING,
+    A_VICTIM_KEYS,
+    ANSWERED,
+    ARRIVAL,
+    ASYNC,
+    ASK_HOST,
+    ASK_KIND,
+    ASK_ROWS,
+    BASE,
+    BASE_HIGH,
+    BASE_LOW,
+    BATCHED_TOKENS,
+    BEGUN,
+    BLOCK_TOKENS,
+    BUDGET,
+    BUSY,
+    BUSY_SECONDS,
+    CACHED,
+    CACHED_ENTRY,
+    CHUNK,
+    CHUNKED,
+    CLASS_ROOM,
+    COMPUTED,
+    CONTEXT_SUM,
+    DECODES,
+    DECODING,
+    DECODING_NOW,
+    DISPATCH,
+    DONE_SUM,
+    DYNAMIC,
+    E_FINISH,
+    E_PREEMPT,
+    E_START,
+    ENDS,
+    ENDS_AT,
+    EXTEND_DECODERS_ENTRY,
+    EXTEND_ENTRY,
+    EXTREMES,
+    F_DECODE_CONTEXT,
+    F_DECODE_MAX,
+    F_DECODE_MIN,
+    F_DECODES,
+    F_SAMPLES,
+    FEATURES,
+    FINISH,
+    FINISHED,
+    FINISHED_STATE,
+    FIRST_TOKEN,
+    FREE,
+    FRESH_COUNT,
+    FULL_CHECK,
+    GENERATED,
+    HELD_BLOCKS,
+    HIT_TOKENS,
+    HOSTS,
+    INBOX_COUNT,
+    INBOX_HEAD,
+    ITERATIONS,
+    JOBS,
+    KIND_ORDER,
+    KIND_VICTIM,
+    LAGGING,
+    LAST_DECODE,
+    LAST_TOKEN,
+    LOOKED_TOKENS,
+    MAX_RUNNING,
+    MIXED,
+    NEXT_IN_BOX,
+    NOW,
+    OPEN_ENTRY,
+    OUTPUT,
+    OUTSTANDING_TOKENS,
+    PADDED,
+    PICK,
+    PREEMPTED_HERE,
+    PREEMPTIONS,
+    PREEMPTIVE,
+    PREFILL_CONTEXT,
+    PREFILL_COUNT,
+    PREFILL_PAIRS,
+    PREFILL_RATE,
+    PREFILL_REQUESTS,
+    PREFILL_SQUARES,
+    PREFILL_TOKENS,
+    DECODE_RATE,
+    PREFILLING,
+    PREFIX,
+    PROMPT,
+    QUEUE_ROOM,
+    QUEUED,
+    QUEUED_COUNT,
+    READY,
+    RELEASE_ENTRY,
+    RESERVE,
+    RESERVE_CHUNK,
+    RESERVE_FIXED,
+    RESERVE_TOKENS,
+    RUNNING_COUNT,
+    RUNNING_ROOM,
+    SCHEDULED,
+    SELF,
+    SIZE,
+    STAGE,
+    STATE,
+    STEP,
+    TARGET,
+    TIMING_ENTRY,
+    TIMING_PARAMETERS,
+    VICTIM,
+    VICTIM_WIDTH,
+    WATERMARK,
+    WHEN_EMPTY,
+    WORK,
+    floats,
+    host_floats,
+    host_ints,
+    ints,
+    job_floats,
+    job_ints,
+    whole_state,
+)
+from rota.worlds.serving.kernels.queue import before, first, order_keys, push, remove
+
+IDLE, STARTED, ASK = range(3)
+
+
+@compiler.njit
+def blocks_for(tokens, block_tokens):
+    return (tokens + block_tokens - 1) // block_tokens
+
+
+@compiler.njit
+def held(state, r, j):
+    """KV blocks that a running job holds."""
+    job, host = job_ints(state), host_ints(state)[r]
+    if job[STATE, j] != DECODING or host[RESERVE] == RESERVE_FIXED or host[PREFIX]:
+        return job[HELD_BLOCKS, j]
+    return blocks_for(context(job, host, j) + host[DECODING_NOW], host[BLOCK_TOKENS])
+
+
+@compiler.njit
+def release(state, r, j):
+    """Give the blocks of a running job back."""
+    host = host_ints(state)[r]
+    if host[PREFIX]:
+        call_entry(state[RELEASE_ENTRY], state[SELF], r, j, 0, 0)
+    else:
+        host[FREE] += held(state, r, j)
+    job_ints(state)[HELD_BLOCKS, j] = 0
+
+
+@compiler.njit
+def leave_prefills(state, r, j):
+    host = host_ints(state)[r]
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    position = 0
+    while prefills[position] != j:
+        position += 1
+    host[PREFILL_COUNT] -= 1
+    for k in range(position, host[PREFILL_COUNT]):
+        prefills[k] = prefills[k + 1]
+
+
+@compiler.njit
+def preempt(state, r, j):
+    """Displace a running job: its blocks are free, what it had computed is lost, it waits again (recompute)."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    release(state, r, j)
+    stop_running(state, r, j)
+    if job[STATE, j] == DECODING:
+        if not is_fresh(state, r, j):
+            seconds[LAST_TOKEN, j] = clock[LAST_DECODE]
+        drop(state, r, j)
+    else:
+        leave_prefills(state, r, j)
+    job[STATE, j] = QUEUED
+    job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
+    job[COMPUTED, j] = 0
+    job[CHUNK, j] = 0
+    job[PREEMPTIONS, j] += 1
+    host[PREEMPTED_HERE] += 1
+    push(state, r, j)
+    emit(state, E_PREEMPT, j, r, clock[NOW])
+
+
+@compiler.njit
+def is_fresh(state, r, j):
+    fresh = ints(state, A_FRESH, state[HOSTS], state[RUNNING_ROOM])[r]
+    for position in range(host_ints(state)[r, FRESH_COUNT]):
+        if fresh[position] == j:
+            return True
+    return False
+
+
+@compiler.njit
+def last_running(state, r):
+    """The running job to displace: the first to go by the victim order, otherwise the last of the order."""
+    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
+    arrival = job_floats(state)[ARRIVAL]
+    count = host_ints(state)[r, RUNNING_COUNT]
+    chosen = running[0]
+    if state[VICTIM]:
+        keys = floats(state, A_VICTIM_KEYS, state[JOBS], state[VICTIM_WIDTH])
+        for position in range(1, count):
+            if before(keys, arrival, running[position], chosen):
+                chosen = running[position]
+        return chosen
+    keys = order_keys(state)
+    for position in range(1, count):
+        if before(keys, arrival, chosen, running[position]):
+            chosen = running[position]
+    return chosen
+
+
+@compiler.njit
+def cut_chunks(state, r):
+    """Give every prefill under way its share of the token budget, and count the blocks that decodes and prefills need."""
+    job, host = job_ints(state), host_ints(state)[r]
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    budget = host[BUDGET] - (host[DECODES] if host[MIXED] else 0)
+    need = 0
+    if host[RESERVE] != RESERVE_FIXED:
+        phase = host[STEP] % host[BLOCK_TOKENS]
+        need = ints(state, A_CLASSES, state[HOSTS], state[CLASS_ROOM])[r, phase]
+    for position in range(host[PREFILL_COUNT]):
+        j = prefills[position]
+        chunk = max(0, min(job[TARGET, j] - job[COMPUTED, j], budget))
+        job[CHUNK, j] = chunk
+        budget -= chunk
+        if host[RESERVE] == RESERVE_CHUNK:
+            need += max(0, blocks_for(job[COMPUTED, j] + chunk, host[BLOCK_TOKENS]) - job[HELD_BLOCKS, j])
+    return need
+
+
+@compiler.njit
+def grow(state, r):
+    """Let everything that runs have its blocks for this iteration; displace jobs until they fit. Returns how many were displaced.
+
+    Taking victims from the end until the rest fits gives the same victims as asking block by block from the front.
+    """
+    job, host = job_ints(state), host_ints(state)[r]
+    displaced = 0
+    need = cut_chunks(state, r)
+    while need > host[FREE] and host[RUNNING_COUNT] > 0:
+        preempt(state, r, last_running(state, r))
+        displaced += 1
+        need = cut_chunks(state, r)
+    if host[PREFIX]:
+        call_entry(state[EXTEND_DECODERS_ENTRY], state[SELF], r, 0, 0, 0)
+    elif host[RESERVE] != RESERVE_FIXED:
+        phase = host[STEP] % host[BLOCK_TOKENS]
+        host[FREE] -= ints(state, A_CLASSES, state[HOSTS], state[CLASS_ROOM])[r, phase]
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    for position in range(host[PREFILL_COUNT]):
+        j = prefills[position]
+        if host[RESERVE] == RESERVE_CHUNK:
+            reserve(state, r, j, job[COMPUTED, j] + job[CHUNK, j])
+    return displaced
+
+
+@compiler.njit
+def reserve(state, r, j, tokens):
+    """Set blocks aside so that a prefilling job can hold so many tokens."""
+    job, host = job_ints(state), host_ints(state)[r]
+    wanted = blocks_for(tokens, host[BLOCK_TOKENS])
+    if wanted > job[HELD_BLOCKS, j]:
+        if host[PREFIX]:
+            call_entry(state[EXTEND_ENTRY], state[SELF], r, j, wanted, tokens)
+        else:
+            host[FREE] -= wanted - job[HELD_BLOCKS, j]
+            job[HELD_BLOCKS, j] = wanted
+    elif host[PREFIX]:
+        call_entry(state[EXTEND_ENTRY], state[SELF], r, j, job[HELD_BLOCKS, j], tokens)
+
+
+@compiler.njit
+def fits(state, r, j, chunk, hits, idle_hits):
+    """Whether there are blocks for a job to begin (`hits` of them cached, `idle_hits` of those held by nobody)."""
+    job, host = job_ints(state), host_ints(state)[r]
+    if host[RESERVE] == RESERVE_FIXED:
+        tokens = max(host[RESERVE_TOKENS], job[TARGET, j])
+    elif host[RESERVE] == RESERVE_CHUNK and not host[FULL_CHECK]:
+        tokens = hits * host[BLOCK_TOKENS] + chunk
+    else:
+        tokens = job[TARGET, j]
+    return blocks_for(tokens, host[BLOCK_TOKENS]) - hits + idle_hits + host[WATERMARK] <= host[FREE]
+
+
+@compiler.njit
+def admit(state, r, budget):
+    """Admit waiting jobs in their order while slots, tokens and blocks last. Returns ASK when the policy must be asked first."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
+    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    count, longest = 0, 0
+    for position in range(host[PREFILL_COUNT]):  # admitted before a policy was asked again
+        if job[CHUNK, prefills[position]] > 0:
+            count += 1
+            longest = max(longest, job[CHUNK, prefills[position]])
+    while host[QUEUED_COUNT] > 0 and budget > 0:
+        full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
+        if not state[PREEMPTIVE] and (full or host[FREE] == 0):
+            break
+        if state[DYNAMIC] and not state[ANSWERED] & (1 << KIND_ORDER):
+            return ASK
+        position = first(state, r)
+        if position < 0:
+            break
+        j = waiting[position]
+        found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] else 0
+        hits, idle_hits = found >> 32, found & 0xFFFFFFFF
+        todo = job[TARGET, j] - hits * host[BLOCK_TOKENS]
+        chunk = min(todo, budget) if host[CHUNKED] else todo
+        if host[PADDED]:
+            # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
+            if count > 0 and (count + 1) * max(longest, chunk) > host[BUDGET]:
+                break
+        elif chunk > budget and count + host[DECODES] > 0:
+            break
+        if full or not fits(state, r, j, chunk, hits, idle_hits):
+            if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
+                worst = last_running(state, r)
+                if before(order_keys(state), seconds[ARRIVAL], j, worst):
+                    preempt(state, r, worst)
+                    continue
+            break
+        remove(state, r, position)
+        if host[PREFIX]:
+            call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
+            host[LOOKED_TOKENS] += job[TARGET, j]
+            host[HIT_TOKENS] += hits * host[BLOCK_TOKENS]
+            if np.isnan(seconds[SCHEDULED, j]):
+                job[CACHED, j] = hits * host[BLOCK_TOKENS]
+        job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
+        job[CHUNK, j] = chunk
+        job[STATE, j] = PREFILLING
+        if host[RESERVE] == RESERVE_CHUNK:
+            reserve(state, r, j, job[COMPUTED, j] + chunk)
+        elif host[RESERVE] == RESERVE_FIXED:
+            reserve(state, r, j, max(host[RESERVE_TOKENS], job[TARGET, j]))
+        else:
+            reserve(state, r, j, job[TARGET, j])
+        if np.isnan(seconds[SCHEDULED, j]):
+            seconds[SCHEDULED, j] = clock[NOW]
+        prefills[host[PREFILL_COUNT]] = j
+        host[PREFILL_COUNT] += 1
+        running[host[RUNNING_COUNT]] = j
+        host[RUNNING_COUNT] += 1
+        budget -= chunk
+        count += 1
+        longest = max(longest, chunk)
+        emit(state, E_START, j, r, clock[NOW])
+        if state[PICK]:
+            state[ANSWERED] &= ~(1 << KIND_ORDER)
+    return STARTED
+
+
+@compiler.njit
+def measure(state, r, decodes):
+    """Fill the features of the iteration that is about to start; returns whether there is anything in it."""
+    job, host = job_ints(state), host_ints(state)[r]
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    f = floats(state, A_FEATURES, state[HOSTS], FEATURES)[r]
+    f[:] = 0.0
+    tokens = 0
+    for position in range(host[PREFILL_COUNT]):
+        j = prefills[position]
+        chunk, done = job[CHUNK, j], job[COMPUTED, j]
+        if chunk == 0:
+            continue
+        tokens += chunk
+        f[PREFILL_REQUESTS] += 1
+        f[PREFILL_CONTEXT] += done
+        f[PREFILL_SQUARES] += float(chunk) * chunk
+        f[PREFILL_PAIRS] += chunk * (done + 0.5 * (chunk + 1))
+        if done + chunk == job[TARGET, j]:
+            f[F_SAMPLES] += 1
+    f[PREFILL_TOKENS] = tokens
+    if decodes:
+        f[F_DECODES] = host[DECODES]
+        f[F_SAMPLES] += host[DECODES]
+        f[F_DECODE_CONTEXT] = host[CONTEXT_SUM]
+        if host[EXTREMES] and host[DECODES] > 0:
+            f[F_DECODE_MAX] = host[BASE_HIGH] + host[STEP]
+            f[F_DECODE_MIN] = host[BASE_LOW] + host[STEP]
+        tokens += host[DECODES]
+    host[BATCHED_TOKENS] += tokens
+    return tokens > 0
+
+
+@compiler.njit
+def catch_up(state, r):
+    """Asynchronous scheduling: an iteration is put together while the one before it runs.
+
+    So what ended and what arrived during that one is seen only now, after the decision. Returns whether anything was.
+    """
+    job, host = job_ints(state), host_ints(state)[r]
+    lagging = ints(state, A_LAGGING, state[HOSTS], state[RUNNING_ROOM])[r]
+    seen = host[LAGGING] + host[INBOX_COUNT] > 0
+    for position in range(host[LAGGING]):
+        release(state, r, lagging[position])
+    host[LAGGING] = 0
+    while host[INBOX_COUNT] > 0:
+        j = host[INBOX_HEAD]
+        host[INBOX_HEAD] = job[NEXT_IN_BOX, j]
+        host[INBOX_COUNT] -= 1
+        push(state, r, j)
+    return seen
+
+
+@compiler.njit
+def start(state, r):
+    """Start the iteration that has been put together. Returns STARTED, or IDLE when it is empty."""
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    host[STAGE] = 0
+    state[ANSWERED] = 0
+    host[READY] = 0
+    if host[ASYNC] and catch_up(state, r) and host[RUNNING_COUNT] == 0:
+        host[READY] = 1  # nothing was scheduled ahead: schedule what has become visible
+        return IDLE
+    if not measure(state, r, host[DECODING_NOW]):
+        host[DECODING_NOW] = 0
+        return IDLE
+    features = state[A_FEATURES] + 8 * FEATURES * r
+    clock[BEGUN] = clock[NOW]
+    clock[ENDS_AT] = clock[NOW] + call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
+    host[BUSY] = 1
+    host[ITERATIONS] += 1
+    return STARTED
+
+
+@compiler.njit
+def short(state, r):
+    """Whether what runs needs more blocks than are free."""
+    host = host_ints(state)[r]
+    return host[RUNNING_COUNT] > 0 and cut_chunks(state, r) > host[FREE]
+
+
+@compiler.njit
+def ask(state, r, kind):
+    """Prepare a question about the jobs of a host: their numbers, waiting ones first, then those that may be displaced."""
+    host = host_ints(state)[r]
+    with_running = state[PREEMPTIVE] or kind == KIND_VICTIM or (state[VICTIM] == 0 and short(state, r))
+    rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
+    count = 0
+    if kind == KIND_ORDER:
+        for position in range(host[QUEUED_COUNT]):
+            rows[count] = waiting[position]
+            count += 1
+    if with_running:
+        for position in range(host[RUNNING_COUNT]):
+            rows[count] = running[position]
+            count += 1
+    state[ASK_HOST], state[ASK_ROWS], state[ASK_KIND] = r, count, kind
+    return ASK
+
+
+@compiler.njit
+def begin(state, r):
+    """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
+    host = host_ints(state)[r]
+    if host[STAGE] == 0:
+        if not host[MIXED] and (not host[WHEN_EMPTY] or host[RUNNING_COUNT] == 0) and host[QUEUED_COUNT] > 0:
+            if admit(state, r, host[BUDGET]) == ASK:
+                return ask(state, r, KIND_ORDER)
+            if host[PREFILL_COUNT] > 0:
+                return start(state, r)
+        if (state[DYNAMIC] or state[VICTIM] == 2) and short(state, r):
+            kind = KIND_VICTIM if state[VICTIM] == 2 else KIND_ORDER
+            if not state[ANSWERED] & (1 << kind) and not (state[VICTIM] == 1):
+                return ask(state, r, kind)
+        displaced = grow(state, r)
+        host[DECODING_NOW] = 1 if host[DECODES] > 0 else 0
+        if not host[MIXED] or (displaced > 0 and host[RUNNING_COUNT] > 0):
+            if host[RUNNING_COUNT] == 0 and host[QUEUED_COUNT] > 0 and admit(state, r, host[BUDGET]) == ASK:
+                return ask(state, r, KIND_ORDER)
+            return start(state, r)
+        host[STAGE] = 1
+    budget = host[BUDGET] - host[DECODES]
+    job = job_ints(state)
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    for position in range(host[PREFILL_COUNT]):
+        budget -= job[CHUNK, prefills[position]]
+    if admit(state, r, budget) == ASK:
+        return ask(state, r, KIND_ORDER)
+    if host[DECODES] == 0:
+        host[DECODING_NOW] = 0
+    return start(state, r)
+
+
+@compiler.njit
+def finish(state, r, j, now):
+    """A job has all its tokens."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    if host[ASYNC]:
+        job[HELD_BLOCKS, j] = held(state, r, j)
+        ints(state, A_LAGGING, state[HOSTS], state[RUNNING_ROOM])[r, host[LAGGING]] = j
+        host[LAGGING] += 1
+    else:
+        release(state, r, j)
+    stop_running(state, r, j)
+    if job[STATE, j] == DECODING:
+        drop(state, r, j)
+        job[COMPUTED, j] = job[PROMPT, j] + job[OUTPUT, j] - 1
+    job[STATE, j] = FINISHED_STATE
+    seconds[FINISH, j] = now
+    seconds[LAST_TOKEN, j] = now
+    clock[WORK] -= clock[PREFILL_RATE] * job[PROMPT, j] + clock[DECODE_RATE] * seconds[SIZE, j]
+    clock[OUTSTANDING_TOKENS] -= job[PROMPT, j] + seconds[SIZE, j]
+    state[FINISHED] += 1
+    state[DISPATCH] = 1
+    emit(state, E_FINISH, j, r, now)
+
+
+@compiler.njit
+def complete_decodes(state, r, now):
+    """Every decoder has one token more; those that have all of theirs are done."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    heap = ints(state, A_ENDING, state[HOSTS], state[RUNNING_ROOM])[r]
+    fresh = ints(state, A_FRESH, state[HOSTS], state[RUNNING_ROOM])[r]
+    gap(state, now - clock[LAST_DECODE], host[DECODES] - host[FRESH_COUNT])
+    for position in range(host[FRESH_COUNT]):
+        gap(state, now - seconds[LAST_TOKEN, fresh[position]], 1)
+    host[FRESH_COUNT] = 0
+    clock[LAST_DECODE] = now
+    host[STEP] += 1
+    host[CONTEXT_SUM] += host[DECODES]
+    host[DONE_SUM] += host[DECODES]
+    host[DECODING_NOW] = 0
+    while host[DECODES] > 0 and job[ENDS, heap[0]] == host[STEP]:
+        finish(state, r, heap[0], now)
+
+
+@compiler.njit
+def complete_prefills(state, r, now):
+    """Chunks are computed; a prompt that is whole gives its next token and the job joins the decoders."""
+    job, seconds = job_ints(state), job_floats(state)
+    host = host_ints(state)[r]
+    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    kept = 0
+    for position in range(host[PREFILL_COUNT]):
+        j = prefills[position]
+        job[COMPUTED, j] += job[CHUNK, j]
+        job[CHUNK, j] = 0
+        if job[COMPUTED, j] < job[TARGET, j]:
+            prefills[kept] = j
+            kept += 1
+            continue
+        job[GENERATED, j] += 1
+        job[BASE, j] = job[TARGET, j]
+        if np.isnan(seconds[FIRST_TOKEN, j]):
+            seconds[FIRST_TOKEN, j] = now
+        else:
+            gap(state, now - seconds[LAST_TOKEN, j], 1)
+        seconds[LAST_TOKEN, j] = now
+        if job[GENERATED, j] == job[OUTPUT, j]:
+            finish(state, r, j, now)
+        else:
+            join(state, r, j)
+    host[PREFILL_COUNT] = kept
+
+
+@compiler.njit
+def complete(state, r):
+    """End the iteration of a host: tokens are out, jobs end, the host is ready for the next."""
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    now = clock[ENDS_AT]
+    touch(state, r, now)
+    clock[BUSY_SECONDS] += now - clock[BEGUN]
+    clock[NOW] = now
+    host[BUSY] = 0
+    host[READY] = 1
+    if host[DECODING_NOW]:
+        complete_decodes(state, r, now)
+    if host[PREFILL_COUNT] > 0:
+        complete_prefills(state, r, now)
+
+
+@compiler.entry("int64(int64, int64, int64, int64, int64)")
+def begin_entry(address, r, _, __, ___):
+    return begin(whole_state(address), r)
+
+
+@compiler.entry("int64(int64, int64, int64, int64, int64)")
+def complete_entry(address, r, _, __, ___):
+    complete(whole_state(address), r)
+    return 0

@@ -1,0 +1,59 @@
+"""The table of a question: dense columns for the jobs that are asked about."""
+
+import numpy as np
+
+from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.decoders import generated
+from rota.worlds.serving.kernels.layout import (
+    A_ROWS,
+    COMPUTED,
+    DECODE_RATE,
+    DECODING,
+    HOST,
+    PREEMPTIONS,
+    PREFILL_RATE,
+    PREFILLING,
+    PROMPT,
+    QUEUE_ROOM,
+    RUNNING_ROOM,
+    SIZE,
+    STATE,
+    host_floats,
+    host_ints,
+    ints,
+    job_floats,
+    job_ints,
+)
+
+# Columns that change while a job is in the system; the others are looked up in a table of fixed columns.
+ATTAINED, REMAINING, GENERATED_TOKENS, PREFILLED_TOKENS, RUNNING_NOW, PREEMPTED = range(-6, 0)
+
+
+@compiler.njit
+def gather(state, codes, fixed, count, out):
+    """Fill ``out[c, i]`` with column ``codes[c]`` of the i-th job in question; codes from 0 on are rows of `fixed`."""
+    job, seconds = job_ints(state), job_floats(state)
+    hosts, clocks = host_ints(state), host_floats(state)
+    rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+    for c in range(len(codes)):
+        code = codes[c]
+        for i in range(count):
+            j = rows[i]
+            if code >= 0:
+                out[c, i] = fixed[code, j]
+                continue
+            r = max(job[HOST, j], 0)
+            tokens = generated(job, hosts[r], j)
+            prefilled = job[PROMPT, j] if job[STATE, j] == DECODING else min(job[COMPUTED, j], job[PROMPT, j])
+            if code == GENERATED_TOKENS:
+                out[c, i] = tokens
+            elif code == PREFILLED_TOKENS:
+                out[c, i] = prefilled
+            elif code == RUNNING_NOW:
+                out[c, i] = 1.0 if job[STATE, j] == DECODING or job[STATE, j] == PREFILLING else 0.0
+            elif code == PREEMPTED:
+                out[c, i] = job[PREEMPTIONS, j]
+            else:
+                attained = clocks[r, PREFILL_RATE] * prefilled + clocks[r, DECODE_RATE] * tokens
+                whole = clocks[r, PREFILL_RATE] * job[PROMPT, j] + clocks[r, DECODE_RATE] * seconds[SIZE, j]
+                out[c, i] = attained if code == ATTAINED else max(0.0, whole - attained)

@@ -1,0 +1,129 @@
+"""Where everything lies: the named slots of the simulator's arrays, and how a kernel finds them.
+
+The Python side owns the arrays. A kernel gets one int64 vector: the addresses of the arrays, then their lengths, then the
+scalars of the run. Handing over thirty arrays one by one would cost more than the work between two questions.
+"""
+
+import numpy as np
+from numba import carray
+
+from rota.kernel.compile import pointer
+from rota.worlds.serving.kernels import compiler
+
+# Codes that `advance` returns.
+DONE, ORDER, PLACE, GROW, UNTIL, EVENTS = range(6)
+
+# The int64 vector: addresses of arrays ...
+(
+    A_JOB_INTS, A_JOB_FLOATS, A_KEYS, A_HOLD_KEYS, A_HOST_INTS, A_HOST_FLOATS, A_QUEUE, A_RUNNING, A_ENDING, A_PREFILLS, A_FRESH,
+    A_CLASSES, A_FEATURES, A_SERIES, A_HISTOGRAM, A_SAMPLES, A_ROWS, A_ANSWER, A_EVENTS, A_ARRIVALS, A_CLOCK,
+    A_PREFIX_OFFSETS, A_PREFIX_IDS, A_BLOCKS, A_TABLES, A_SLOTS, A_MAP_KEYS, A_MAP_VALUES, A_VICTIM_KEYS, A_LAGGING,
+    ARRAYS,
+) = range(31)  # fmt: skip
+# ... then lengths and scalars.
+(
+    JOBS, HOSTS, QUEUE_ROOM, RUNNING_ROOM, KEY_WIDTH, HOLD_KEY_WIDTH, BINS, SAMPLE_WIDTH, CLASS_ROOM, EVENT_ROOM, TABLE_ROOM, MAP_ROOM,
+    BLOCK_ROOM, CLOSED, NEXT_ARRIVAL, PENDING, WAITING_AT_ROUTER, DISPATCH, GLOBAL, DYNAMIC, PREEMPTIVE, PICK, HOLD_DYNAMIC,
+    ROUTE_COLUMN, ROUTE_SAMPLED, ROUTE_ASKED, HOOKS, EVENT_COUNT, ASK_HOST, ASK_ROWS, ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED,
+    VICTIM, VICTIM_WIDTH, PREFIX_TOKENS, PREFIX_COUNT, FULL, PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY, RELEASE_ENTRY, SCALARS,
+) = range(ARRAYS, ARRAYS + 50)  # fmt: skip
+
+# A job's integers.
+(
+    PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED, CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, JOB_INTS,
+) = range(18)  # fmt: skip
+# TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
+# JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
+
+# A job's floats, seconds.
+ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
+
+# A job's states.
+FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED = range(7)
+
+# A host's integers: first its settings, then its state.
+(
+    KV_BLOCKS, BLOCK_TOKENS, MAX_RUNNING, BUDGET, CHUNKED, MIXED, PADDED, WHEN_EMPTY, WATERMARK, RESERVE, RESERVE_TOKENS, FULL_CHECK,
+    MAX_OUTSTANDING, CONTEXT_LIMIT, TIMING_ENTRY, TIMING_PARAMETERS, EXTREMES, PREFIX, ASYNC,
+    BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM, BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE,
+    DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS, LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, DONE_SUM, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, HOST_INTS,
+) = range(48)  # fmt: skip
+RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
+
+# A host's floats.
+(
+    NOW, BEGUN, ENDS_AT, LAST_DECODE, BUSY_SECONDS, TOUCHED, PREFILL_RATE, DECODE_RATE, WORK, OUTSTANDING_TOKENS, REVIEW_AT, HOST_FLOATS,
+) = range(12)  # fmt: skip
+
+# The clock: floats of the run.
+NOW_CLOCK, BIN_SECONDS, CLOCK_FLOATS = range(3)
+
+# Host columns that a route may name; the kernel reads them itself.
+(
+    COLUMN_ASKED,
+    COLUMN_DECISIONS,
+    COLUMN_OUTSTANDING,
+    COLUMN_QUEUED,
+    COLUMN_RUNNING,
+    COLUMN_WORK,
+    COLUMN_TOKENS,
+    COLUMN_NONE,
+) = range(8)
+
+# Quantities of the time series.
+S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
+
+# What a question is about.
+KIND_ORDER, KIND_VICTIM, KIND_HOLD = range(3)
+
+# Event kinds for hooks.
+E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = range(5)
+
+# Features of an iteration, the input of a timing model (the same slots as in timing/features.py).
+(
+    PREFILL_TOKENS, PREFILL_REQUESTS, PREFILL_CONTEXT, PREFILL_SQUARES, PREFILL_PAIRS,
+    F_DECODES, F_DECODE_CONTEXT, F_DECODE_MAX, F_DECODE_MIN, F_SAMPLES, FEATURES,
+) = range(11)  # fmt: skip
+
+# Histogram of gaps between tokens: the top bits of a float64 (sign, exponent, ten bits of the mantissa).
+HISTOGRAM_SHIFT = 42
+HISTOGRAM_LOW = 0x3E1 << 10  # 2^-30 s, about a nanosecond
+HISTOGRAM_ROOM = 48 << 10
+
+
+@compiler.njit
+def whole_state(address):
+    """The int64 vector behind its address, for entries."""
+    return carray(pointer(address), (SCALARS,), np.int64)
+
+
+@compiler.njit
+def ints(state, slot, columns, rows):
+    """The (columns, rows) int64 array behind an address slot."""
+    return carray(pointer(state[slot]), (columns, rows), np.int64)
+
+
+@compiler.njit
+def floats(state, slot, columns, rows):
+    """The (columns, rows) float64 array behind an address slot."""
+    return carray(pointer(state[slot]), (columns, rows), np.float64)
+
+
+@compiler.njit
+def job_ints(state):
+    return ints(state, A_JOB_INTS, JOB_INTS, state[JOBS])
+
+
+@compiler.njit
+def job_floats(state):
+    return floats(state, A_JOB_FLOATS, JOB_FLOATS, state[JOBS])
+
+
+@compiler.njit
+def host_ints(state):
+    return ints(state, A_HOST_INTS, state[HOSTS], HOST_INTS)
+
+
+@compiler.njit
+def host_floats(state):
+    return floats(state, A_HOST_FLOATS, state[HOSTS], HOST_FLOATS)

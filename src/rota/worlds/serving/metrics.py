@@ -1,0 +1,205 @@
+"""What a run is judged by: latencies of requests, gaps between tokens, throughput and use of the fleet."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rota.kernel.metrics import jain
+from rota.kernel.world import Measure
+from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.settings import Slo
+from rota.worlds.serving.simulate import Simulation
+
+FloatColumn = npt.NDArray[np.float64]
+
+PERCENTILES = (50, 90, 99)
+FAMILIES = {
+    "ttft": "time to first token",
+    "tpot": "time per output token",
+    "e2e": "end-to-end latency",
+    "queueing": "queueing delay",
+}
+
+
+def _measures() -> dict[str, Measure]:
+    found: dict[str, Measure] = {}
+    for family, title in {**FAMILIES, "itl": "inter-token latency"}.items():
+        per_job = "" if family == "itl" else family
+        found[f"{family}_mean"] = Measure(f"{family}_mean", f"mean {title}", "s", per_job=per_job)
+        for p in PERCENTILES:
+            found[f"{family}_p{p}"] = Measure(f"{family}_p{p}", f"{title}, p{p}", "s")
+    for name, title, unit, smaller in (
+        ("throughput_tokens", "output tokens a second", "tokens/s", False),
+        ("throughput_requests", "requests a second", "1/s", False),
+        ("goodput", "requests a second within their limits", "1/s", False),
+        ("goodput_share", "share of requests within their limits", "", False),
+        ("makespan", "time to the last token", "s", True),
+        ("preemptions", "preemptions", "", True),
+        ("rejected", "rejected requests", "", True),
+        ("unfinished", "requests never finished", "", True),
+        ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
+        ("kv_utilisation", "mean share of KV blocks in use", "", True),
+        ("compute_utilisation", "share of time in an iteration", "", True),
+        ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
+    ):
+        found[name] = Measure(name, title, unit, smaller, per_job="good" if name == "goodput_share" else "")
+    return found
+
+
+MEASURES: Mapping[str, Measure] = _measures()
+
+
+def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
+    """A row a request: times in seconds (NaN where it never came to that), where it ran, what happened to it."""
+    work, seconds, jobs = run.workload, run.seconds, run.jobs
+    arrival, finish = seconds[at.ARRIVAL], seconds[at.FINISH]
+    gaps = np.maximum(work.output_tokens - 1, 1)
+    ttft = seconds[at.FIRST_TOKEN] - arrival
+    tpot = np.where(work.output_tokens > 1, (finish - seconds[at.FIRST_TOKEN]) / gaps, np.nan)
+    e2e = finish - arrival
+    status = np.full(len(work), "unfinished", dtype="<U10")
+    status[jobs[at.STATE] == at.FINISHED_STATE] = "finished"
+    status[jobs[at.STATE] == at.REJECTED] = "rejected"
+    limits = [_limit(work.ttft_limit, slo.ttft), _limit(work.tpot_limit, slo.tpot), _limit(work.e2e_limit, slo.e2e)]
+    within = status == "finished"
+    for measured, limit in zip((ttft, np.nan_to_num(tpot), e2e), limits, strict=True):
+        within = within & ~(measured > limit)
+    return {
+        "job": np.arange(len(work)),
+        "arrival": arrival.copy(),
+        "dispatched": seconds[at.DISPATCHED].copy(),
+        "scheduled": seconds[at.SCHEDULED].copy(),
+        "first_token": seconds[at.FIRST_TOKEN].copy(),
+        "finish": finish.copy(),
+        "status": status,
+        "replica": jobs[at.HOST].copy(),
+        "tenant": np.asarray(work.tenants)[work.tenant],
+        "prompt_tokens": work.prompt_tokens,
+        "output_tokens": work.output_tokens,
+        "cached_tokens": jobs[at.CACHED].copy(),
+        "preemptions": jobs[at.PREEMPTIONS].copy(),
+        "queueing": seconds[at.SCHEDULED] - arrival,
+        "ttft": ttft,
+        "tpot": tpot,
+        "e2e": e2e,
+        "good": within.astype(np.float64),
+    }
+
+
+def _limit(own: FloatColumn, common: float | None) -> FloatColumn:
+    return own if common is None else np.where(np.isfinite(own), own, common)
+
+
+def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
+    """The flat metrics of a run, SI units. Latencies are over finished requests; a percentile of nothing is NaN."""
+    metrics: dict[str, float] = {}
+    done = rows["status"] == "finished"
+    for family in FAMILIES:
+        values = rows[family][done]
+        _describe(metrics, family, values[~np.isnan(values)])
+    _describe_gaps(metrics, run.histogram)
+    end = float(np.max(rows["finish"][done], initial=0.0))
+    start = float(np.min(rows["arrival"], initial=np.inf)) if len(rows["arrival"]) else 0.0
+    span = end - start if end > start else float("nan")
+    metrics["makespan"] = end
+    metrics["throughput_tokens"] = float(rows["output_tokens"][done].sum()) / span
+    metrics["throughput_requests"] = float(done.sum()) / span
+    metrics["goodput"] = float(rows["good"].sum()) / span
+    metrics["goodput_share"] = float(rows["good"].mean()) if len(done) else float("nan")
+    metrics["preemptions"] = float(rows["preemptions"].sum())
+    metrics["rejected"] = float((rows["status"] == "rejected").sum())
+    metrics["unfinished"] = float((rows["status"] == "unfinished").sum())
+    looked = run.hosts[:, at.LOOKED_TOKENS].sum()
+    metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
+    kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]
+    metrics["kv_utilisation"] = float(kv.mean() / end) if end else 0.0
+    metrics["compute_utilisation"] = float(run.clocks[:, at.BUSY_SECONDS].mean() / end) if end else 0.0
+    metrics["tenant_fairness"] = _fairness(rows, done)
+    metrics["iterations"] = float(run.hosts[:, at.ITERATIONS].sum())
+    metrics["extrapolated"] = float(sum(replica.timing.parameters[0] for replica in run.replicas))
+    return metrics
+
+
+def _describe(metrics: dict[str, float], family: str, values: FloatColumn) -> None:
+    metrics[f"{family}_mean"] = float(values.mean()) if len(values) else float("nan")
+    points = np.percentile(values, PERCENTILES) if len(values) else [float("nan")] * len(PERCENTILES)
+    for p, value in zip(PERCENTILES, points, strict=True):
+        metrics[f"{family}_p{p}"] = float(value)
+
+
+def _describe_gaps(metrics: dict[str, float], histogram: FloatColumn) -> None:
+    """Inter-token latency from the histogram of gaps: the mean is exact, a percentile is the mean of its bin (within 0.1 %)."""
+    counts, sums = histogram
+    total = counts.sum()
+    metrics["itl_mean"] = float(sums.sum() / total) if total else float("nan")
+    cumulated = np.cumsum(counts)
+    for p in PERCENTILES:
+        position = int(np.searchsorted(cumulated, total * p / 100)) if total else 0
+        metrics[f"itl_p{p}"] = float(sums[position] / counts[position]) if total else float("nan")
+
+
+def _fairness(rows: Mapping[str, npt.NDArray[Any]], done: npt.NDArray[np.bool_]) -> float:
+    """Jain's index over tenants of the mean latency a token: 1 when all tenants are served alike."""
+    tenants, index = np.unique(rows["tenant"][done], return_inverse=True)
+    if len(tenants) < 2:
+        return 1.0
+    normalised = rows["e2e"][done] / (rows["prompt_tokens"][done] + rows["output_tokens"][done])
+    return float(jain(np.bincount(index, normalised) / np.bincount(index)))
+
+
+def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
+    """Time series in equal bins, a row a bin and replica: means of queued, running and KV use over the bin."""
+    width = float(run.clock[at.BIN_SECONDS])
+    end = float(np.nanmax(run.seconds[at.FINISH], initial=0.0))
+    bins = min(max(int(np.ceil(end / width)), 1), run.series.shape[1])
+    hosts = len(run.replicas)
+    shown = run.series[:, :bins] / width
+    return {
+        "time": np.tile(np.arange(bins) * width, hosts),
+        "host": np.repeat(np.arange(hosts), bins),
+        "queued": shown[:, :, at.S_QUEUED].reshape(-1),
+        "running": shown[:, :, at.S_RUNNING].reshape(-1),
+        "kv_use": (shown[:, :, at.S_KV] / run.hosts[:, None, at.KV_BLOCKS]).reshape(-1),
+        "busy": shown[:, :, at.S_BUSY].reshape(-1),
+    }
+
+
+def spans(rows: Mapping[str, npt.NDArray[Any]], at_most: int = 400) -> dict[str, npt.NDArray[Any]]:
+    """A window of the busiest moment, for a Gantt chart: each request's wait, prefill and decode, on lanes of its replica."""
+    done = np.flatnonzero(rows["status"] == "finished")
+    if not len(done):
+        return {}
+    worst = done[np.argmax(rows["e2e"][done])]
+    middle = rows["arrival"][worst]
+    near = done[np.argsort(np.abs(rows["scheduled"][done] - middle), kind="stable")[: at_most // 2]]
+    near = near[np.lexsort((near, rows["arrival"][near]))]
+    lane = _lanes(rows["replica"][near], rows["arrival"][near], rows["finish"][near])
+    pieces = (
+        ("queued", "arrival", "scheduled"),
+        ("prefill", "scheduled", "first_token"),
+        ("decode", "first_token", "finish"),
+    )
+    columns = {
+        "host": np.concatenate([rows["replica"][near]] * 3),
+        "lane": np.concatenate([lane] * 3),
+        "label": np.concatenate([np.array([f"request {j}" for j in near])] * 3),
+        "kind": np.repeat([kind for kind, _, _ in pieces], len(near)),
+        "start": np.concatenate([rows[start][near] for _, start, _ in pieces]),
+        "end": np.concatenate([rows[end][near] for _, _, end in pieces]),
+    }
+    drawn = columns["end"] > columns["start"]
+    return {name: column[drawn] for name, column in columns.items()}
+
+
+def _lanes(host: npt.NDArray[Any], start: FloatColumn, end: FloatColumn) -> npt.NDArray[np.int64]:
+    """The lowest free lane of its host for each span, in order of start."""
+    lanes = np.zeros(len(host), np.int64)
+    free: dict[int, list[float]] = {}
+    for k in range(len(host)):
+        ends = free.setdefault(int(host[k]), [])
+        lane = next((i for i, until in enumerate(ends) if until <= start[k]), len(ends))
+        ends[lane : lane + 1] = [float(end[k])]
+        lanes[k] = lane
+    return lanes

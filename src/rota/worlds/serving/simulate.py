@@ -1,0 +1,527 @@
+"""The fleet in time: it runs until a policy must be asked, shows the table, and takes the answer back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rota.kernel.decisions import Order, Place, Policy, hooks
+from rota.kernel.errors import PolicyError
+from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
+from rota.worlds.serving.batching import UNLIMITED, BatchRules
+from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.model import Workload
+from rota.worlds.serving.timing.model import Timing
+
+FloatColumn = npt.NDArray[np.float64]
+IntColumn = npt.NDArray[np.int64]
+
+SERIES_BINS = 512
+KEY_ROOM = 8  # columns that a policy's keys may have
+
+SERVING_JOB_COLUMNS = {
+    column.name: column
+    for column in (
+        Column("prompt_tokens", "tokens", "length of the prompt"),
+        Column("output_tokens", "tokens", "length of the answer"),
+        Column("generated_tokens", "tokens", "tokens of the answer that are out"),
+        Column("prefilled_tokens", "tokens", "tokens of the prompt in the KV cache"),
+        Column("running", "", "1 when in the batch, 0 when waiting"),
+        Column("preemptions", "", "times displaced"),
+        Column("session", "", "conversation, -1: none"),
+    )
+}
+SERVING_HOST_COLUMNS = {
+    column.name: column
+    for column in (
+        Column(
+            "outstanding_tokens", "tokens", "prompt and visible answer tokens of outstanding requests not yet produced"
+        ),
+        Column("decisions", "", "jobs placed here so far"),
+        Column("kv_use", "", "share of KV blocks in use"),
+        Column("free_blocks", "blocks", "KV blocks nobody holds"),
+        Column("max_running", "", "slots of the batch"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One engine of the fleet, resolved: sizes, rules and timing."""
+
+    label: str
+    kv_blocks: int
+    block_tokens: int
+    max_running: int
+    context_limit: int
+    rules: BatchRules
+    timing: Timing
+    prefix_caching: bool = False
+    max_outstanding: int = UNLIMITED
+    prefill_rate: float = 0.0  # seconds of work a prompt token, for `size` and `work`
+    decode_rate: float = 0.0  # seconds of work an output token
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The decisions of a run. None: the world's default (first come first served; the end of the order)."""
+
+    order: Order
+    route: Place
+    hold: Order
+    victim: Order | None = None
+
+    def policies(self) -> list[Policy]:
+        """Each distinct policy once."""
+        found: list[Policy] = []
+        for policy in (self.route, self.hold, self.order, self.victim):
+            if policy is not None and all(policy is not other for other in found):
+                found.append(policy)
+        return found
+
+
+@dataclass
+class Questions:
+    """How often policies were asked, for benchmarks and curiosity."""
+
+    order: int = 0
+    place: int = 0
+
+
+@dataclass
+class Simulation:
+    """One run of a fleet under given roles.
+
+    Args:
+        workload: The requests.
+        replicas: The fleet.
+        roles: The policies, already bound to their generators.
+        visible_output: What policies may know of the output lengths in tokens, NaN where unknown; None: hidden.
+        quality: How that was obtained, for the columns `output_tokens`, `size` and `remaining`.
+        think: Closed loop: seconds between an answer and its user's next request, a row a request.
+        concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
+    """
+
+    workload: Workload
+    replicas: Sequence[Replica]
+    roles: Roles
+    visible_output: FloatColumn | None = None
+    quality: Column = field(default_factory=lambda: Column("output_tokens", "tokens", "length of the answer"))
+    think: FloatColumn | None = None
+    concurrency: int = 0
+
+    def __post_init__(self) -> None:
+        self.questions = Questions()
+        self._arrays: dict[int, npt.NDArray[Any]] = {}
+        self.state = np.zeros(at.SCALARS, np.int64)
+        self._hosts()
+        self._jobs()
+        self._lines()
+        self._accounts()
+        self._prefix()
+        self._fixed_columns()
+        self._decide_who_is_asked()
+        self._entries()
+
+    # -- arrays ---------------------------------------------------------------------------------------------------
+
+    def _own(self, slot: int, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Keep an array alive and tell the kernel where it lies."""
+        self._arrays[slot] = array
+        self.state[slot] = array.ctypes.data
+        return array
+
+    def _jobs(self) -> None:
+        rows = len(self.workload)
+        self.jobs = self._own(at.A_JOB_INTS, np.zeros((at.JOB_INTS, rows), np.int64))
+        self.seconds = self._own(at.A_JOB_FLOATS, np.full((at.JOB_FLOATS, rows), np.nan))
+        self.jobs[at.PROMPT], self.jobs[at.OUTPUT] = self.workload.prompt_tokens, self.workload.output_tokens
+        self.jobs[at.HOST] = -1
+        visible = self.visible_output
+        self.seconds[at.SIZE] = 0.0 if visible is None else np.nan_to_num(visible)
+        self.state[at.JOBS] = rows
+        heap = np.zeros(max(rows, 1) if self.concurrency else 1, np.int64)
+        self._own(at.A_ARRIVALS, heap)
+        if self.concurrency:
+            self.seconds[at.THINK] = 0.0 if self.think is None else self.think
+            users = min(self.concurrency, rows)
+            starts = np.argsort(self.seconds[at.THINK, :users], kind="stable")  # a sorted array is a heap
+            self.seconds[at.ARRIVAL, :users] = self.seconds[at.THINK, :users]
+            heap[:users] = starts
+            self.state[[at.CLOSED, at.PENDING, at.ISSUED]] = self.concurrency, users, users
+        else:
+            self.seconds[at.ARRIVAL] = self.workload.arrival
+        self.state[[at.KEY_WIDTH, at.HOLD_KEY_WIDTH, at.VICTIM_WIDTH]] = 1
+        for slot in (at.A_KEYS, at.A_HOLD_KEYS, at.A_VICTIM_KEYS):
+            self._own(slot, np.zeros((rows, 1)))
+
+    def _hosts(self) -> None:
+        fleet = self.replicas
+        self.hosts = self._own(at.A_HOST_INTS, np.zeros((len(fleet), at.HOST_INTS), np.int64))
+        self.clocks = self._own(at.A_HOST_FLOATS, np.zeros((len(fleet), at.HOST_FLOATS)))
+        for row, clock, replica in zip(self.hosts, self.clocks, fleet, strict=True):
+            rules = replica.rules
+            row[at.KV_BLOCKS] = row[at.FREE] = replica.kv_blocks
+            row[at.BLOCK_TOKENS], row[at.MAX_RUNNING] = replica.block_tokens, replica.max_running
+            row[at.MAX_OUTSTANDING], row[at.CONTEXT_LIMIT] = replica.max_outstanding, replica.context_limit
+            row[[at.BUDGET, at.CHUNKED, at.MIXED, at.PADDED]] = rules.budget, rules.chunked, rules.mixed, rules.padded
+            row[[at.WHEN_EMPTY, at.WATERMARK, at.RESERVE]] = rules.when_empty, rules.watermark_blocks, rules.reserve
+            row[[at.RESERVE_TOKENS, at.FULL_CHECK, at.ASYNC]] = rules.reserve_tokens, rules.full_check, rules.ahead
+            row[at.TIMING_ENTRY] = replica.timing.entry.address
+            row[at.TIMING_PARAMETERS] = replica.timing.parameters.ctypes.data
+            row[at.EXTREMES], row[at.PREFIX] = replica.timing.kind == "llmservingsim", replica.prefix_caching
+            clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
+            clock[at.REVIEW_AT] = np.inf
+        self.state[at.HOSTS] = len(fleet)
+        self.state[at.CLASS_ROOM] = max(replica.block_tokens for replica in fleet)
+        self.state[at.RUNNING_ROOM] = max(replica.max_running for replica in fleet) + 1
+        self._own(at.A_CLASSES, np.zeros((len(fleet), self.state[at.CLASS_ROOM]), np.int64))
+        self._own(at.A_FEATURES, np.zeros((len(fleet), at.FEATURES)))
+        for slot in (at.A_RUNNING, at.A_ENDING, at.A_PREFILLS, at.A_FRESH, at.A_LAGGING):
+            self._own(slot, np.zeros((len(fleet), self.state[at.RUNNING_ROOM]), np.int64))
+
+    def _lines(self, room: int = 0) -> None:
+        """Room for waiting jobs; a larger copy when it was too little."""
+        hosts, before = len(self.replicas), self._arrays.get(at.A_QUEUE)
+        room = max(room, 1024 + 2 * int(self.state[at.RUNNING_ROOM]))
+        queue = np.zeros((hosts + 1, room), np.int64)
+        if before is not None:
+            queue[:, : before.shape[1]] = before
+        self._own(at.A_QUEUE, queue)
+        self.state[[at.QUEUE_ROOM, at.FULL]] = room, 0
+        rows = room + int(self.state[at.RUNNING_ROOM])
+        self._rows = self._own(at.A_ROWS, np.zeros(rows, np.int64))
+        self._answer = self._own(at.A_ANSWER, np.zeros(max(rows * KEY_ROOM, hosts)))
+        self._room = rows
+        self._shown: FloatColumn | None = None
+
+    def _accounts(self) -> None:
+        hosts, rows = len(self.replicas), len(self.workload)
+        self.state[at.BINS] = SERIES_BINS
+        self.series = self._own(at.A_SERIES, np.zeros((hosts, SERIES_BINS, at.SERIES)))
+        self.histogram = self._own(at.A_HISTOGRAM, np.zeros((2, at.HISTOGRAM_ROOM)))
+        self.clock = self._own(at.A_CLOCK, np.zeros(at.CLOCK_FLOATS))
+        last = float(self.workload.arrival[-1]) if rows else 0.0
+        self.clock[at.BIN_SECONDS] = max(last / SERIES_BINS, 1e-3)
+        self.state[at.EVENT_ROOM] = 4096 + 4 * self.state[at.RUNNING_ROOM]
+        self._events = self._own(at.A_EVENTS, np.zeros((self.state[at.EVENT_ROOM], 4)))
+
+    def _prefix(self) -> None:
+        """Arrays of the prefix cache; tiny ones when no replica has it, so that addresses are always valid."""
+        prefix, caching = self.workload.prefix, any(replica.prefix_caching for replica in self.replicas)
+        hosts, one = len(self.replicas), np.zeros(1, np.int64)
+        if prefix is not None and caching:
+            self.state[[at.PREFIX_TOKENS, at.PREFIX_COUNT]] = prefix.block_tokens, len(prefix.ids)
+            self._own(at.A_PREFIX_OFFSETS, np.ascontiguousarray(prefix.offsets, np.int64))
+            self._own(at.A_PREFIX_IDS, np.ascontiguousarray(prefix.ids, np.int64) if len(prefix.ids) else one)
+        else:
+            self._own(at.A_PREFIX_OFFSETS, np.zeros(len(self.workload) + 1, np.int64))
+            self._own(at.A_PREFIX_IDS, one)
+        blocks = max(replica.kv_blocks for replica in self.replicas) if caching else 1
+        smallest = min(replica.block_tokens for replica in self.replicas)
+        longest = int((self.workload.prompt_tokens + self.workload.output_tokens).max(initial=1))
+        table = min(-(-longest // smallest) + 1, blocks) if caching else 1
+        slots = int(self.state[at.RUNNING_ROOM]) if caching else 1
+        room = 1 << (2 * blocks).bit_length()
+        self.state[[at.BLOCK_ROOM, at.TABLE_ROOM, at.MAP_ROOM]] = blocks, table, room
+        fields = self._own(at.A_BLOCKS, np.full((hosts, 4, blocks), -1, np.int64))
+        for r, replica in enumerate(self.replicas if caching else ()):
+            count = replica.kv_blocks
+            fields[r, 1] = 0
+            fields[r, 2, :count] = np.arange(-1, count - 1)
+            fields[r, 3, : count - 1] = np.arange(1, count)
+            self.hosts[r, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
+        self._own(at.A_TABLES, np.zeros((hosts, slots, table), np.int64))
+        self._own(at.A_SLOTS, np.tile(np.arange(slots), (hosts, 1)))
+        self._own(at.A_MAP_KEYS, np.full((hosts, room), -1, np.int64))
+        self._own(at.A_MAP_VALUES, np.zeros((hosts, room), np.int64))
+
+    # -- what policies see ----------------------------------------------------------------------------------------
+
+    def _fixed_columns(self) -> None:
+        work, rows = self.workload, len(self.workload)
+        rate = self.replicas[0]
+        due = work.e2e_limit + (work.arrival if not self.concurrency else np.inf)
+        fixed = {
+            "priority": work.priority,
+            "due": due,
+            "weight": np.ones(rows),
+            "tenant": work.tenant,
+            "prompt_tokens": work.prompt_tokens,
+            "session": work.session,
+        }
+        self._columns = {**JOB_COLUMNS, **SERVING_JOB_COLUMNS}
+        moving = {
+            "attained": -6,
+            "remaining": -5,
+            "generated_tokens": -4,
+            "prefilled_tokens": -3,
+            "running": -2,
+            "preemptions": -1,
+        }
+        if self.visible_output is None:
+            del moving["remaining"]
+            for name in ("output_tokens", "size", "remaining"):
+                self._columns[name] = Column(name, self._columns[name].unit, self._columns[name].meaning, "hidden")
+        else:
+            fixed["output_tokens"] = self.visible_output
+            fixed["size"] = rate.prefill_rate * work.prompt_tokens + rate.decode_rate * self.visible_output
+            for name in ("output_tokens", "size", "remaining"):
+                column = self._columns[name]
+                self._columns[name] = Column(name, column.unit, column.meaning, self.quality.quality, self.quality.by)
+        if self.concurrency:  # arrivals are made by the run: looked up when asked
+            fixed["release"] = np.full(rows, np.nan)
+        else:
+            fixed["release"] = work.arrival
+        self._fixed = np.ascontiguousarray(np.stack([np.asarray(column, np.float64) for column in fixed.values()]))
+        self._codes = {name: position for position, name in enumerate(fixed)} | moving
+
+    def _static_table(self, policy: Order | Place, reads: tuple[str, ...]) -> Jobs:
+        values: dict[str, npt.NDArray[Any]] = {}
+        for name in reads:
+            if name == "id":
+                values[name] = np.arange(len(self.workload))
+            elif name in self._codes and (code := self._codes[name]) >= 0:
+                values[name] = self._fixed[code]
+            elif name in self._codes and name != "remaining":
+                values[name] = np.zeros(len(self.workload))
+            elif name in self._codes:
+                values[name] = self._fixed[self._codes["size"]]
+        return Jobs(values, self._columns.values(), rows=len(self.workload))
+
+    def _decide_who_is_asked(self) -> None:
+        """Orders that never change and costs that are a plain column stay in the kernel; the others are asked."""
+        state, roles = self.state, self.roles
+        dynamic = self._static_keys(roles.order, at.A_KEYS, at.KEY_WIDTH)
+        state[at.DYNAMIC] = dynamic
+        state[at.PICK] = dynamic and roles.order.asked == "pick"
+        state[at.PREEMPTIVE] = roles.order.preemptive
+        state[at.HOLD_DYNAMIC] = self._static_keys(roles.hold, at.A_HOLD_KEYS, at.HOLD_KEY_WIDTH)
+        if roles.victim is not None:
+            state[at.VICTIM] = 2 if self._static_keys(roles.victim, at.A_VICTIM_KEYS, at.VICTIM_WIDTH) else 1
+        route = roles.route
+        plain = type(route).costs is Place.costs and route.cost_column in _ROUTE_COLUMNS
+        state[at.ROUTE_COLUMN] = _ROUTE_COLUMNS[route.cost_column] if plain else at.COLUMN_ASKED
+        state[at.ROUTE_ASKED] = not plain
+        hosts = Hosts({"id": np.arange(len(self.replicas))})
+        samples = route.sample(self._static_table(route, route.reads_job), hosts) if plain else None
+        state[[at.ROUTE_SAMPLED, at.SAMPLE_WIDTH]] = samples is not None, 1
+        if samples is not None:
+            drawn = np.ascontiguousarray(samples, np.int64)
+            if (
+                drawn.ndim != 2
+                or len(drawn) != len(self.workload)
+                or (drawn.size and not 0 <= drawn.min() <= drawn.max() < len(hosts))
+            ):
+                raise PolicyError(
+                    f"{type(route).__name__}: sample must give host ids, shape (jobs, d), found shape {drawn.shape}"
+                )
+            state[at.SAMPLE_WIDTH] = drawn.shape[1]
+            self._own(at.A_SAMPLES, drawn)
+        else:
+            self._own(at.A_SAMPLES, np.zeros((1, 1), np.int64))
+        self._hooked = {name: [p for p in roles.policies() if name in hooks(p)] for name in _HOOK_NAMES}
+        state[at.HOOKS] = any(self._hooked.values())
+        limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
+        asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
+        state[at.GLOBAL] = asked or limited or state[at.HOOKS] or self.concurrency > 0
+        self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
+        self._plans: dict[int, _Plan] = {}
+
+    def _static_keys(self, policy: Order, slot: int, width: int) -> bool:
+        """Compute keys once where they cannot change. Returns whether the policy must be asked instead."""
+        if policy.asked != "arrival" or (self.concurrency and "release" in policy.reads):
+            return True
+        rows = len(self.workload)
+        keys = np.asarray(policy.keys(self._static_table(policy, policy.reads), 0.0), np.float64)
+        if keys.shape[:1] != (rows,) or keys.ndim > 2 or np.isnan(keys).any():
+            raise PolicyError(
+                f"{type(policy).__name__}: keys for {rows} jobs have shape {keys.shape} or contain NaN; answer one number (or inf) a row"
+            )
+        self._own(slot, np.ascontiguousarray(keys.reshape(rows, -1)))
+        self.state[width] = self._arrays[slot].shape[1]
+        return False
+
+    def _entries(self) -> None:
+        """Compile what this run needs and nothing else."""
+        from rota.worlds.serving.kernels import advance, batch
+
+        state = self.state
+        state[at.SELF] = state.ctypes.data
+        state[[at.BEGIN_ENTRY, at.COMPLETE_ENTRY]] = batch.begin_entry.address, batch.complete_entry.address
+        if any(replica.prefix_caching for replica in self.replicas):
+            from rota.worlds.serving.kernels import prefix
+
+            state[[at.CACHED_ENTRY, at.OPEN_ENTRY]] = prefix.cached_entry.address, prefix.open_entry.address
+            state[[at.EXTEND_ENTRY, at.RELEASE_ENTRY]] = prefix.extend_entry.address, prefix.release_entry.address
+            state[at.EXTEND_DECODERS_ENTRY] = prefix.extend_decoders_entry.address
+        self._advance = advance.advance_together if state[at.GLOBAL] else advance.advance_apart
+        self._settle = advance.settle
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self, until: float = np.inf) -> None:
+        """Advance to the end, or to `until` seconds.
+
+        Raises:
+            PolicyError: a policy's answer is no answer.
+        """
+        state = self.state
+        while True:
+            if state[at.ASK_ROWS] and not self._settle(state):
+                raise PolicyError(
+                    f"{self._asked_name()}: keys at {self.clock[0]:g} s contain NaN; answer with finite numbers or inf"
+                )
+            code = self._advance(state, until)
+            if state[at.EVENT_COUNT]:
+                self._deliver()
+            if code == at.ORDER:
+                self._ask_order()
+            elif code == at.PLACE:
+                self._ask_place()
+            elif code == at.GROW:
+                self._lines(2 * int(state[at.QUEUE_ROOM]))
+            elif code != at.EVENTS:
+                return
+
+    def _asked_name(self) -> str:
+        return type((self.roles.order, self.roles.victim, self.roles.hold)[self.state[at.ASK_KIND]]).__name__
+
+    def _plan(self, kind: int) -> "_Plan":
+        """What is prepared once for each role that is asked: codes, buffers and the keys' width."""
+        from rota.worlds.serving.kernels.gather import gather  # compiled only when a policy is asked
+
+        policy = (self.roles.order, self.roles.victim, self.roles.hold)[kind]
+        names = tuple(name for name in policy.reads if name in self._codes)  # type: ignore[union-attr]
+        codes = np.array([self._codes[name] for name in names], np.int64)
+        out = np.zeros((max(len(names), 1), self._room))
+        shown = out.view()
+        shown.flags.writeable = False
+        ids = self._rows.view()
+        ids.flags.writeable = False
+        plan = _Plan(policy, names, codes, out, shown, ids if "id" in policy.reads else None, gather)  # type: ignore[arg-type, union-attr]
+        self._plans[kind] = plan
+        return plan
+
+    def _ask_order(self) -> None:
+        state = self.state
+        kind, count, now = int(state[at.ASK_KIND]), int(state[at.ASK_ROWS]), float(self.clock[0])
+        plan = self._plans.get(kind)
+        if plan is None or plan.out.shape[1] != self._room:
+            plan = self._plan(kind)
+        if self.concurrency and "release" in self._codes:
+            self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
+        plan.gather(state, plan.codes, self._fixed, count, plan.out)
+        shown = plan.shown
+        values: dict[str, npt.NDArray[Any]] = {name: shown[c, :count] for c, name in enumerate(plan.names)}
+        if plan.ids is not None:
+            values["id"] = plan.ids[:count]
+        jobs = Jobs.over(values, self._columns, count)
+        answer = plan.policy.keys(jobs, now)
+        self.questions.order += 1
+        self._take(plan, kind, answer, count)
+        if id(plan.policy) in self._reviewed and state[at.ASK_HOST] >= 0:
+            again = plan.policy.review(jobs, now)
+            self.clocks[state[at.ASK_HOST], at.REVIEW_AT] = again if again > now else np.inf
+
+    def _take(self, plan: "_Plan", kind: int, answer: Any, count: int) -> None:
+        keys = answer if isinstance(answer, np.ndarray) else np.asarray(answer, np.float64)
+        shape = keys.shape
+        if not shape or shape[0] != count or len(shape) > 2 or (len(shape) == 2 and shape[1] > KEY_ROOM):
+            raise PolicyError(
+                f"{type(plan.policy).__name__}: keys at {self.clock[0]:g} s have shape {shape}, expected ({count},) or ({count}, k <= {KEY_ROOM})"
+            )
+        width = shape[1] if len(shape) == 2 else 1
+        slot, scalar = _KEY_SLOTS[kind]
+        if width != self.state[scalar]:
+            self._own(slot, np.zeros((len(self.workload), width)))
+            self.state[scalar] = width
+        self.state[at.ANSWER_WIDTH] = width
+        if len(shape) == 1:
+            self._answer[:count] = keys
+        else:
+            self._answer[: count * width] = keys.reshape(-1)
+
+    def _ask_place(self) -> None:
+        state, route, j = self.state, self.roles.route, int(self.state[at.ASK_HOST])
+        if self.concurrency:
+            self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
+        job: dict[str, npt.NDArray[Any]] = {}
+        for name in route.reads_job:
+            if name == "id":
+                job[name] = np.array([j])
+            elif name in self._codes and self._codes[name] >= 0:
+                job[name] = self._fixed[self._codes[name], j : j + 1]
+        hosts = {name: _HOST_VALUES[name](self) for name in route.reads if name in _HOST_VALUES}
+        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
+        table = Hosts(hosts, columns.values(), rows=len(self.replicas))
+        now = float(self.clock[0])
+        costs = np.asarray(route.costs(Jobs(job, self._columns.values(), rows=1), table, now), np.float64)
+        if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
+            raise PolicyError(
+                f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
+            )
+        self.questions.place += 1
+        self._answer[: len(costs)] = costs
+        state[at.PLACED] = j + 1
+
+    def _deliver(self) -> None:
+        """Tell the policies what happened since the last question."""
+        for kind, job, host, now in self._events[: self.state[at.EVENT_COUNT]].tolist():
+            name = _HOOK_NAMES[int(kind)]
+            for policy in self._hooked[name]:
+                if name == "on_arrival":
+                    policy.on_arrival(int(job), now)
+                elif name == "on_leave":
+                    policy.on_leave(int(job), "rejected", now)
+                else:
+                    getattr(policy, name)(int(job), int(host), now)
+        self.state[at.EVENT_COUNT] = 0
+
+
+@dataclass
+class _Plan:
+    policy: Order
+    names: tuple[str, ...]
+    codes: IntColumn
+    out: FloatColumn
+    shown: FloatColumn
+    ids: IntColumn | None
+    gather: Callable[..., None]
+
+
+_HOOK_NAMES = ("on_arrival", "on_start", "on_preempt", "on_finish", "on_leave")
+_KEY_SLOTS = ((at.A_KEYS, at.KEY_WIDTH), (at.A_VICTIM_KEYS, at.VICTIM_WIDTH), (at.A_HOLD_KEYS, at.HOLD_KEY_WIDTH))
+_ROUTE_COLUMNS = {
+    "": at.COLUMN_NONE,
+    "decisions": at.COLUMN_DECISIONS,
+    "outstanding": at.COLUMN_OUTSTANDING,
+    "queued": at.COLUMN_QUEUED,
+    "running": at.COLUMN_RUNNING,
+    "work": at.COLUMN_WORK,
+    "outstanding_tokens": at.COLUMN_TOKENS,
+}
+
+
+def _work(run: Simulation) -> FloatColumn:
+    done = run.clocks[:, at.DECODE_RATE] * run.hosts[:, at.DONE_SUM]
+    return np.asarray(np.maximum(0.0, run.clocks[:, at.WORK] - done))
+
+
+_HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
+    "id": lambda run: np.arange(len(run.replicas)),
+    "queued": lambda run: run.hosts[:, at.QUEUED_COUNT] + run.hosts[:, at.INBOX_COUNT],
+    "running": lambda run: run.hosts[:, at.RUNNING_COUNT],
+    "outstanding": lambda run: run.hosts[:, [at.QUEUED_COUNT, at.INBOX_COUNT, at.RUNNING_COUNT]].sum(axis=1),
+    "decisions": lambda run: run.hosts[:, at.DECISIONS_HERE],
+    "work": _work,
+    "outstanding_tokens": lambda run: np.maximum(0.0, run.clocks[:, at.OUTSTANDING_TOKENS] - run.hosts[:, at.DONE_SUM]),
+    "kv_use": lambda run: 1.0 - run.hosts[:, at.FREE] / run.hosts[:, at.KV_BLOCKS],
+    "free_blocks": lambda run: run.hosts[:, at.FREE],
+    "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
+    "speed": lambda run: np.array(
+        [run.replicas[0].decode_rate / replica.decode_rate if replica.decode_rate else 1.0 for replica in run.replicas]
+    ),
+}

@@ -1,0 +1,301 @@
+"""The serving world as a study sees it: from a scenario's words to a finished run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rota.kernel.decisions import Order, Place
+from rota.kernel.errors import InputError
+from rota.kernel.streams import exponential, generator, normal
+from rota.kernel.tables import Column
+from rota.kernel.world import Measure, RunResult
+from rota.rules import ORDERS, PLACES
+from rota.rules.find import find
+from rota.worlds.serving import catalogue
+from rota.worlds.serving.arrivals import Closed, Scale, apply_arrivals
+from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
+from rota.worlds.serving.generate import generate
+from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
+from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
+from rota.worlds.serving.policies import BATCHERS
+from rota.worlds.serving.read import read_trace
+from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
+from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.timing import Timing, build
+from rota.worlds.serving.timing import features as f
+
+DEFAULTS = {"batch": "vllm_v1", "order": "fcfs", "route": "least_outstanding", "hold": "fcfs"}
+
+
+class Serving:
+    """Replay of LLM request traces on a simulated fleet. Implements `rota.kernel.world.World`."""
+
+    name = "serving"
+    sections = ("workload", "fleet", "information", "slo")
+    roles = ("route", "hold", "order", "batch", "victim")
+    objective = "e2e_mean"
+    measures: Mapping[str, Measure] = MEASURES
+
+    def __init__(self) -> None:
+        self._timings: dict[str, Timing] = {}  # tables are read once
+
+    def load(self, sections: Mapping[str, Any], folder: Path) -> Case:
+        """Check the scenario's sections; see `settings`."""
+        case = load(sections, folder)
+        for number, group in enumerate(case.fleet):
+            try:
+                self._timing(case, group)
+            except InputError as error:
+                raise InputError(f"fleet[{number}]: {error}") from None
+        return case
+
+    def resolve(self, case: Case, policy: Mapping[str, Any], folder: Path) -> str | None:
+        """Build a policy's roles without running them. None, or why it does not apply here."""
+        roles = self._roles(policy, folder)
+        self._fleet(case, policy, folder)
+        hidden = case.information.output_tokens == "hidden"
+        for member in roles.policies():
+            reads = {*member.reads, *getattr(member, "reads_job", ())}
+            blind = sorted(reads & {"size", "remaining", "output_tokens"})
+            if hidden and blind:
+                return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{predicted: {{error: 0.5}}}}"
+            reason = member.supports(self.name)
+            if reason is not None:
+                return reason
+        return None
+
+    def workload(self, case: Case, seed: int) -> Workload:
+        """The requests of a seed: the same for every policy."""
+        section = case.workload
+        if case.generator is not None:
+            work = generate(case.generator, generator(seed, "workload"))
+        else:
+            work = read_trace(
+                case.folder / Path(str(section.trace)).expanduser(),
+                section.columns,
+                section.format,
+                arrival_unit=section.arrival_unit,
+                block_tokens=section.block_tokens,
+                on_zero=section.on_zero,
+                origin=section.origin,
+            )
+        if section.first is not None:
+            work = head(work, section.first)
+        return apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
+
+    def random_workload(self, case: Case) -> bool:
+        """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
+        return (
+            case.generator is not None
+            or not isinstance(case.arrivals, Scale | Closed)
+            and case.workload.arrivals != "replay"
+        )
+
+    def prepare(self, case: Case, policies: Sequence[Mapping[str, Any]]) -> None:
+        """Compile what these policies need, on a handful of requests."""
+        tiny = make_workload(np.array([0.0, 0.001]), np.array([8, 8]), np.array([2, 3]))
+        for policy in policies:
+            self.run(case, tiny, policy, 0)
+
+    def run(self, case: Case, workload: Workload, policy: Mapping[str, Any], seed: int) -> RunResult:
+        """One policy on one seed."""
+        run = self.simulation(case, workload, policy, seed)
+        run.run()
+        rows = outcomes(run, case.slo)
+        metrics = summarise(run, rows)
+        return RunResult(metrics, rows, series(run), spans(rows), _notices(run, metrics), _knew(run, case))
+
+    def simulation(self, case: Case, workload: Workload, policy: Mapping[str, Any], seed: int) -> Simulation:
+        """The run of a policy, ready to start: for tests, notebooks and stepping through time."""
+        roles = self._roles(policy, case.folder)
+        for role, member in (
+            ("route", roles.route),
+            ("hold", roles.hold),
+            ("order", roles.order),
+            ("victim", roles.victim),
+        ):
+            if member is not None:
+                member.bind(generator(seed, f"policy/{role}"))
+        visible, quality = visible_output(case, workload, seed)
+        think, concurrency = None, 0
+        if isinstance(case.arrivals, Closed):
+            concurrency = case.arrivals.concurrency
+            think = case.arrivals.think_seconds * exponential(seed, "think", np.arange(len(workload)))
+        return Simulation(
+            workload,
+            self._fleet(case, policy, case.folder),
+            roles,
+            visible,
+            quality,
+            think=think,
+            concurrency=concurrency,
+        )
+
+    def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
+        """What no policy can beat; see `bounds`."""
+        from rota.worlds.serving.bounds import bounds
+
+        if isinstance(case.arrivals, Closed):
+            return {}
+        return bounds(workload, self._fleet(case, {"name": "bound"}, case.folder))
+
+    def describe(self, case: Case) -> list[tuple[str, str]]:
+        """The setting in words, for the report."""
+        lines = []
+        section = case.workload
+        source = f"trace {Path(str(section.trace)).name}" if section.trace else f"generated: {section.generate}"
+        lines.append(("workload", f"{source}, arrivals {section.arrivals}"))
+        for group in case.fleet:
+            timing = self._timing(case, group)
+            blocks = kv_blocks(group, catalogue.model(group.model), catalogue.gpu(group.gpu))
+            text = (
+                f"{group.count} x {group.model} on {group.tp} x {group.gpu}: {blocks:,} KV blocks of {group.block_tokens} tokens, "
+                f"at most {group.max_running} running and {group.max_batched_tokens:,} tokens an iteration; timing {timing.kind}"
+            )
+            lines.append(("replicas", text))
+        lines.append(("output lengths", _information(case)))
+        limits = {
+            name: getattr(case.slo, name) for name in ("ttft", "tpot", "e2e") if getattr(case.slo, name) is not None
+        }
+        if limits:
+            lines.append(("limits", ", ".join(f"{name} {value:g} s" for name, value in limits.items())))
+        return lines
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _timing(self, case: Case, group: Group) -> Timing:
+        key = f"{case.folder}: {group}"
+        if key not in self._timings:
+            self._timings[key] = build(
+                group.timing, catalogue.model(group.model), catalogue.gpu(group.gpu), group.tp, case.folder
+            )
+        return self._timings[key]
+
+    def _roles(self, policy: Mapping[str, Any], folder: Path) -> Roles:
+        name = policy.get("name", "policy")
+
+        def order(role: str) -> Order:
+            return find("order", policy.get(role, DEFAULTS.get(role)), [ORDERS], folder, f"policy {name}, {role}")  # type: ignore[return-value]
+
+        route = find("place", policy.get("route", DEFAULTS["route"]), [PLACES], folder, f"policy {name}, route")
+        if not isinstance(route, Place):
+            raise InputError(f"policy {name}, route: is not a place")
+        return Roles(order("order"), route, order("hold"), order("victim") if "victim" in policy else None)
+
+    def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
+        """Every replica of the fleet under a policy's batcher; each run has its own count of extrapolations."""
+        name = policy.get("name", "policy")
+        batcher = find("allot", policy.get("batch", DEFAULTS["batch"]), [BATCHERS], folder, f"policy {name}, batch")
+        if not isinstance(batcher, Batcher):
+            raise InputError(f"policy {name}, batch: must derive from rota.worlds.serving.batching.Batcher")
+        replicas = []
+        for group in case.fleet:
+            model, gpu, timing = catalogue.model(group.model), catalogue.gpu(group.gpu), self._timing(case, group)
+            blocks, context = kv_blocks(group, model, gpu), group.context or model.context
+            prefill, decode = work_rates(timing)
+            timing = replace(timing, parameters=timing.parameters.copy())
+            timing.parameters[0] = 0.0
+            engine = Engine(blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context)
+            replica = Replica(
+                label=f"{group.model} on {group.tp} x {group.gpu}",
+                kv_blocks=blocks,
+                block_tokens=group.block_tokens,
+                max_running=group.max_running,
+                context_limit=context,
+                rules=batcher.rules(engine),
+                timing=timing,
+                prefix_caching=group.prefix_caching,
+                max_outstanding=group.max_outstanding or UNLIMITED,
+                prefill_rate=prefill,
+                decode_rate=decode,
+            )
+            replicas += [replica] * group.count
+        return replicas
+
+
+def work_rates(timing: Timing) -> tuple[float, float]:
+    """Seconds of a replica's time for a prompt token and for an output token: the unit of `size`, `attained` and `work`.
+
+    A prompt token costs what it costs in a chunk of 1,024; an output token its share of a batch of 32 with 1,024 tokens of context each.
+    """
+    prefill = np.zeros(f.FEATURES)
+    prefill[[f.PREFILL_TOKENS, f.PREFILL_REQUESTS, f.PREFILL_SQUARES, f.PREFILL_PAIRS, f.SAMPLES]] = (
+        1024,
+        1,
+        1024**2,
+        1024 * 512.5,
+        1,
+    )
+    decode = np.zeros(f.FEATURES)
+    decode[[f.DECODES, f.DECODE_CONTEXT, f.DECODE_MAX, f.DECODE_MIN, f.SAMPLES]] = 32, 32 * 1024, 1024, 1024, 32
+    return timing.seconds(prefill) / 1024, timing.seconds(decode) / 32
+
+
+def visible_output(
+    case: Case, workload: Workload, seed: int
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]] | None, Column]:
+    """What policies may know of the output lengths, and how good that is. Predictions are keyed by request."""
+    setting = case.information.output_tokens
+    if setting == "hidden":
+        return None, Column("output_tokens", "tokens", quality="hidden")
+    true = workload.output_tokens.astype(np.float64)
+    if isinstance(setting, PredictedBox):
+        error = setting.predicted.error
+        noise = normal(seed, "predictions", np.arange(len(workload)))
+        return np.maximum(1.0, np.rint(true * np.exp(error * noise))), Column(
+            "output_tokens", "tokens", quality="estimated", by=f"lognormal error, sigma {error:g}"
+        )
+    return true, Column("output_tokens", "tokens")
+
+
+def _information(case: Case) -> str:
+    setting = case.information.output_tokens
+    return (
+        f"predicted with a lognormal error, sigma {setting.predicted.error:g}"
+        if isinstance(setting, PredictedBox)
+        else str(setting)
+    )
+
+
+def head(work: Workload, count: int) -> Workload:
+    """The first requests of a workload."""
+    cut = {
+        name: getattr(work, name)[:count]
+        for name in work.__dataclass_fields__
+        if isinstance(getattr(work, name), np.ndarray)
+    }
+    prefix = work.prefix
+    if prefix is not None:
+        offsets = prefix.offsets[: min(count, len(work)) + 1]
+        prefix = PrefixBlocks(offsets, prefix.ids[: offsets[-1]], prefix.block_tokens)
+    return replace(work, **cut, prefix=prefix)
+
+
+def _notices(run: Simulation, metrics: Mapping[str, float]) -> tuple[str, ...]:
+    lines = list(run.workload.notices)
+    if metrics["rejected"]:
+        lines.append(
+            f"{int(metrics['rejected']):,} requests were rejected: larger than the KV cache, the context or the token budget of every replica"
+        )
+    if metrics["unfinished"]:
+        lines.append(f"{int(metrics['unfinished']):,} requests were never finished")
+    if metrics["extrapolated"]:
+        share = metrics["extrapolated"] / max(metrics["iterations"], 1.0)
+        lines.append(
+            f"{int(metrics['extrapolated']):,} iterations ({share:.1%}) were outside the measured tables: their times are extrapolated"
+        )
+    return tuple(lines)
+
+
+def _knew(run: Simulation, case: Case) -> str:
+    """The columns that the policies of a run could see, with their quality."""
+    words: list[str] = []
+    for member in run.roles.policies():
+        for name in (*member.reads, *getattr(member, "reads_job", ())):
+            text = str(run._columns[name]) if name in run._columns and isinstance(member, Order) else name
+            if text not in words and name != "id":
+                words.append(text)
+    return ", ".join(words) or "nothing"
