@@ -21,7 +21,7 @@ demo: install  ## a day of chat and code traffic on four replicas under eight po
 	$(BIN)/rota run examples/serving/demo.yaml --out $$(mktemp -d build/demo-XXXX)/study
 
 test: install  ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: install  ## lint, formatting, types, import rules
 	$(BIN)/ruff check .
@@ -37,8 +37,8 @@ bench: install  ## measured ratios and speeds, see bench/README.md
 	$(BIN)/python bench/speed.py
 
 docs: install  ## the documentation, in build/site
-	$(BIN)/python docs/policy_table.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the documentation is in build/site/index.html"
 
 clean:  ## remove what was made
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

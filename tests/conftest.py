@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real traces and profiles; licences forbid shipping them, so tests that need them are skipped without."""
+    """The folder of real traces and profiles, which are not shipped: tests that need them are skipped without."""
     folder = Path(os.environ.get("ROTA_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real traces are not at {folder}: set ROTA_DATA to their folder")

@@ -46,6 +46,7 @@ def test_imports_point_one_way(file: Path) -> None:
             if room == other == "worlds" and len(parts) > 2 and len(name.split(".")) > 2:
                 assert name.split(".")[2] == parts[1], f"{file}: one world imports another, {name}"
         else:
+            assert other != SIDE, f"{file}: only tests use {SIDE}, found {name}"
             assert other == "__version__", f"{file}: imports {name}"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 
 def cache_folder(*sources: Path) -> str:
@@ -62,6 +63,37 @@ def pointer(typing_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.int64), generate
+
+
+def _array_at(dtype: Any) -> Any:
+    """An intrinsic that makes a (columns, rows) C-contiguous array of the memory at an address.
+
+    Unlike `numba.carray` it is not compiled again for every constant that it is called with.
+    """
+    kind = types.Array(dtype, 2, "C")
+
+    def array_at(typing_context: Any, address: Any, columns: Any, rows: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = arrayobj.make_array(kind)(context, builder)
+            size = context.get_constant(types.intp, dtype.bitwidth // 8)
+            start, height, width = arguments
+            arrayobj.populate_array(
+                array,
+                data=builder.inttoptr(start, array.data.type),
+                shape=[height, width],
+                strides=[builder.mul(width, size), size],
+                itemsize=size,
+                meminfo=None,
+            )
+            return array._getvalue()
+
+        return kind(types.int64, types.int64, types.int64), generate
+
+    return intrinsic(array_at)
+
+
+ints_at = _array_at(types.int64)
+floats_at = _array_at(types.float64)
 
 
 @intrinsic

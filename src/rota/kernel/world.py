@@ -54,6 +54,9 @@ class World(Protocol):
     def workload(self, case: Any, seed: int) -> Any:
         """Draw or read the workload of a seed: the same for every policy. Picklable."""
 
+    def random_workload(self, case: Any) -> bool:
+        """Whether seeds differ in their workload: a recorded trace is one fact, not a sample."""
+
     def prepare(self, case: Any, policies: Sequence[Mapping[str, Any]]) -> None:
         """Compile what these policies need, once, before workers start."""
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a person sees of a study: the league, figures, one page."""

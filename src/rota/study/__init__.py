@@ -1,1 +1,1 @@
-"""TODO."""
+"""Studies: a scenario run under several policies and seeds, stored, and compared with statistics."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import carray
 
-from rota.kernel.compile import pointer
+from rota.kernel.compile import floats_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.layout import (
     A_CLOCK,
@@ -32,7 +32,6 @@ from rota.worlds.serving.kernels.layout import (
     S_RUNNING,
     SERIES,
     TOUCHED,
-    floats,
     host_floats,
     host_ints,
 )
@@ -49,7 +48,7 @@ def gap(state, seconds, weight):
     bits = np.empty(1, np.float64)
     bits[0] = seconds
     position = (bits.view(np.int64)[0] >> HISTOGRAM_SHIFT) - HISTOGRAM_LOW
-    histogram = floats(state, A_HISTOGRAM, 2, HISTOGRAM_ROOM)
+    histogram = floats_at(state[A_HISTOGRAM], 2, HISTOGRAM_ROOM)
     position = min(max(position, 0), HISTOGRAM_ROOM - 1)
     histogram[0, position] += weight
     histogram[1, position] += weight * seconds
@@ -66,7 +65,7 @@ def touch(state, r, now):
     width = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
     while now >= state[BINS] * width[BIN_SECONDS]:
         fold(state, width)
-    series = floats(state, A_SERIES, state[HOSTS] * state[BINS], SERIES)
+    series = floats_at(state[A_SERIES], state[HOSTS] * state[BINS], SERIES)
     position = int(start / width[BIN_SECONDS])
     while start < now:
         end = min(now, (position + 1) * width[BIN_SECONDS])
@@ -84,7 +83,7 @@ def touch(state, r, now):
 def fold(state, width):
     """Twice the width of the bins, half their number: the memory of a series does not grow with time."""
     bins = state[BINS]
-    series = floats(state, A_SERIES, state[HOSTS] * bins, SERIES)
+    series = floats_at(state[A_SERIES], state[HOSTS] * bins, SERIES)
     for r in range(state[HOSTS]):
         for k in range(bins):
             for q in range(SERIES):
@@ -100,7 +99,7 @@ def emit(state, kind, j, r, now):
     """Note an event for the policies' hooks. The caller of `advance` has made sure that there is room."""
     if not state[HOOKS]:
         return
-    events = floats(state, A_EVENTS, state[EVENT_ROOM], 4)
+    events = floats_at(state[A_EVENTS], state[EVENT_ROOM], 4)
     row = events[state[EVENT_COUNT]]
     row[0], row[1], row[2], row[3] = kind, j, r, now
     state[EVENT_COUNT] += 1

@@ -8,7 +8,7 @@ events in another order, with the same results.
 import numpy as np
 from numba import carray
 
-from rota.kernel.compile import call_entry, pointer
+from rota.kernel.compile import call_entry, floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
 from rota.worlds.serving.kernels.batch import ASK, blocks_for
@@ -107,10 +107,8 @@ from rota.worlds.serving.kernels.layout import (
     WAITING_AT_ROUTER,
     WATERMARK,
     WORK,
-    floats,
     host_floats,
     host_ints,
-    ints,
     job_floats,
     job_ints,
 )
@@ -160,8 +158,8 @@ def cheapest(state, j):
     """The host with the smallest cost among those that can take the job now; fewest decisions, then id, break ties."""
     hosts = host_ints(state)
     asked = state[ROUTE_ASKED]
-    answer = floats(state, A_ANSWER, 1, state[HOSTS])[0]
-    samples = ints(state, A_SAMPLES, state[JOBS] if state[ROUTE_SAMPLED] else 1, state[SAMPLE_WIDTH])
+    answer = floats_at(state[A_ANSWER], 1, state[HOSTS])[0]
+    samples = ints_at(state[A_SAMPLES], state[JOBS] if state[ROUTE_SAMPLED] else 1, state[SAMPLE_WIDTH])
     sampled = state[ROUTE_SAMPLED] and any_possible(state, j, samples)
     best, best_cost = WAITS, np.inf
     for k in range(state[SAMPLE_WIDTH] if sampled else state[HOSTS]):
@@ -238,10 +236,10 @@ def dispatch(state, now):
     """Send waiting jobs to hosts, in the order of the router's line; the first that must wait stops the line."""
     job = job_ints(state)
     line = state[HOSTS]
-    waiting = ints(state, A_QUEUE, line + 1, state[QUEUE_ROOM])[line]
+    waiting = ints_at(state[A_QUEUE], line + 1, state[QUEUE_ROOM])[line]
     while state[WAITING_AT_ROUTER] > 0:
         if state[HOLD_DYNAMIC] and not state[ANSWERED] & (1 << KIND_HOLD):
-            rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+            rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
             for position in range(state[WAITING_AT_ROUTER]):
                 rows[position] = waiting[position]
             state[ASK_HOST], state[ASK_ROWS], state[ASK_KIND] = -1, state[WAITING_AT_ROUTER], KIND_HOLD
@@ -270,7 +268,7 @@ def issue(state, now):
     if state[ISSUED] >= state[JOBS]:
         return
     seconds = job_floats(state)
-    heap = ints(state, A_ARRIVALS, 1, state[JOBS])[0]
+    heap = ints_at(state[A_ARRIVALS], 1, state[JOBS])[0]
     arrival = seconds[ARRIVAL]
     j = state[ISSUED]
     state[ISSUED] += 1
@@ -290,7 +288,7 @@ def issue(state, now):
 def next_pending(state):
     """Take the earliest pending request of a closed loop; equal times: the smaller number."""
     arrival = job_floats(state)[ARRIVAL]
-    heap = ints(state, A_ARRIVALS, 1, state[JOBS])[0]
+    heap = ints_at(state[A_ARRIVALS], 1, state[JOBS])[0]
     state[PENDING] -= 1
     count = state[PENDING]
     taken, moved, parent = heap[0], heap[count], 0
@@ -364,7 +362,7 @@ def next_event(state):
     time, kind, number = np.inf, -1, -1
     if state[CLOSED]:
         if state[PENDING] > 0:
-            number = ints(state, A_ARRIVALS, 1, state[JOBS])[0, 0]
+            number = ints_at(state[A_ARRIVALS], 1, state[JOBS])[0, 0]
             time, kind = job_floats(state)[ARRIVAL, number], 1
     elif state[NEXT_ARRIVAL] < state[JOBS]:
         number = state[NEXT_ARRIVAL]
@@ -432,10 +430,10 @@ def advance_together(state, until):
 def settle(state):
     """Take the keys that a policy has answered into the jobs' columns."""
     count, width = state[ASK_ROWS], state[ANSWER_WIDTH]
-    rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
-    answer = floats(state, A_ANSWER, state[QUEUE_ROOM] + state[RUNNING_ROOM], width)
+    rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+    answer = floats_at(state[A_ANSWER], state[QUEUE_ROOM] + state[RUNNING_ROOM], width)
     if state[ASK_KIND] == KIND_VICTIM:
-        keys = floats(state, A_VICTIM_KEYS, state[JOBS], state[VICTIM_WIDTH])
+        keys = floats_at(state[A_VICTIM_KEYS], state[JOBS], state[VICTIM_WIDTH])
     else:
         keys = line_keys(state, state[HOSTS] if state[ASK_KIND] == KIND_HOLD else 0)
     valid = True

@@ -6,7 +6,7 @@ decodes, whether prompts may be cut in chunks, the token budget, and how many bl
 
 import numpy as np
 
-from rota.kernel.compile import call_entry, call_timing
+from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
 from rota.worlds.serving.kernels.decoders import context, drop, join, stop_running
@@ -132,10 +132,8 @@ from rota.worlds.serving.kernels.layout import (
     WATERMARK,
     WHEN_EMPTY,
     WORK,
-    floats,
     host_floats,
     host_ints,
-    ints,
     job_floats,
     job_ints,
     whole_state,
@@ -173,7 +171,7 @@ def release(state, r, j):
 @compiler.njit
 def leave_prefills(state, r, j):
     host = host_ints(state)[r]
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     position = 0
     while prefills[position] != j:
         position += 1
@@ -207,7 +205,7 @@ def preempt(state, r, j):
 
 @compiler.njit
 def is_fresh(state, r, j):
-    fresh = ints(state, A_FRESH, state[HOSTS], state[RUNNING_ROOM])[r]
+    fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host_ints(state)[r, FRESH_COUNT]):
         if fresh[position] == j:
             return True
@@ -217,12 +215,12 @@ def is_fresh(state, r, j):
 @compiler.njit
 def last_running(state, r):
     """The running job to displace: the first to go by the victim order, otherwise the last of the order."""
-    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
     arrival = job_floats(state)[ARRIVAL]
     count = host_ints(state)[r, RUNNING_COUNT]
     chosen = running[0]
     if state[VICTIM]:
-        keys = floats(state, A_VICTIM_KEYS, state[JOBS], state[VICTIM_WIDTH])
+        keys = floats_at(state[A_VICTIM_KEYS], state[JOBS], state[VICTIM_WIDTH])
         for position in range(1, count):
             if before(keys, arrival, running[position], chosen):
                 chosen = running[position]
@@ -238,12 +236,12 @@ def last_running(state, r):
 def cut_chunks(state, r):
     """Give every prefill under way its share of the token budget, and count the blocks that decodes and prefills need."""
     job, host = job_ints(state), host_ints(state)[r]
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     budget = host[BUDGET] - (host[DECODES] if host[MIXED] else 0)
     need = 0
     if host[RESERVE] != RESERVE_FIXED:
         phase = host[STEP] % host[BLOCK_TOKENS]
-        need = ints(state, A_CLASSES, state[HOSTS], state[CLASS_ROOM])[r, phase]
+        need = ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase]
     for position in range(host[PREFILL_COUNT]):
         j = prefills[position]
         chunk = max(0, min(job[TARGET, j] - job[COMPUTED, j], budget))
@@ -271,8 +269,8 @@ def grow(state, r):
         call_entry(state[EXTEND_DECODERS_ENTRY], state[SELF], r, 0, 0, 0)
     elif host[RESERVE] != RESERVE_FIXED:
         phase = host[STEP] % host[BLOCK_TOKENS]
-        host[FREE] -= ints(state, A_CLASSES, state[HOSTS], state[CLASS_ROOM])[r, phase]
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+        host[FREE] -= ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host[PREFILL_COUNT]):
         j = prefills[position]
         if host[RESERVE] == RESERVE_CHUNK:
@@ -313,9 +311,9 @@ def admit(state, r, budget):
     """Admit waiting jobs in their order while slots, tokens and blocks last. Returns ASK when the policy must be asked first."""
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
-    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
-    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
     count, longest = 0, 0
     for position in range(host[PREFILL_COUNT]):  # admitted before a policy was asked again
         if job[CHUNK, prefills[position]] > 0:
@@ -383,8 +381,8 @@ def admit(state, r, budget):
 def measure(state, r, decodes):
     """Fill the features of the iteration that is about to start; returns whether there is anything in it."""
     job, host = job_ints(state), host_ints(state)[r]
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
-    f = floats(state, A_FEATURES, state[HOSTS], FEATURES)[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
+    f = floats_at(state[A_FEATURES], state[HOSTS], FEATURES)[r]
     f[:] = 0.0
     tokens = 0
     for position in range(host[PREFILL_COUNT]):
@@ -419,7 +417,7 @@ def catch_up(state, r):
     So what ended and what arrived during that one is seen only now, after the decision. Returns whether anything was.
     """
     job, host = job_ints(state), host_ints(state)[r]
-    lagging = ints(state, A_LAGGING, state[HOSTS], state[RUNNING_ROOM])[r]
+    lagging = ints_at(state[A_LAGGING], state[HOSTS], state[RUNNING_ROOM])[r]
     seen = host[LAGGING] + host[INBOX_COUNT] > 0
     for position in range(host[LAGGING]):
         release(state, r, lagging[position])
@@ -465,9 +463,9 @@ def ask(state, r, kind):
     """Prepare a question about the jobs of a host: their numbers, waiting ones first, then those that may be displaced."""
     host = host_ints(state)[r]
     with_running = state[PREEMPTIVE] or kind == KIND_VICTIM or (state[VICTIM] == 0 and short(state, r))
-    rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
-    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[r]
-    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
+    rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
     count = 0
     if kind == KIND_ORDER:
         for position in range(host[QUEUED_COUNT]):
@@ -504,7 +502,7 @@ def begin(state, r):
         host[STAGE] = 1
     budget = host[BUDGET] - host[DECODES]
     job = job_ints(state)
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host[PREFILL_COUNT]):
         budget -= job[CHUNK, prefills[position]]
     if admit(state, r, budget) == ASK:
@@ -521,7 +519,7 @@ def finish(state, r, j, now):
     host, clock = host_ints(state)[r], host_floats(state)[r]
     if host[ASYNC]:
         job[HELD_BLOCKS, j] = held(state, r, j)
-        ints(state, A_LAGGING, state[HOSTS], state[RUNNING_ROOM])[r, host[LAGGING]] = j
+        ints_at(state[A_LAGGING], state[HOSTS], state[RUNNING_ROOM])[r, host[LAGGING]] = j
         host[LAGGING] += 1
     else:
         release(state, r, j)
@@ -544,8 +542,8 @@ def complete_decodes(state, r, now):
     """Every decoder has one token more; those that have all of theirs are done."""
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
-    heap = ints(state, A_ENDING, state[HOSTS], state[RUNNING_ROOM])[r]
-    fresh = ints(state, A_FRESH, state[HOSTS], state[RUNNING_ROOM])[r]
+    heap = ints_at(state[A_ENDING], state[HOSTS], state[RUNNING_ROOM])[r]
+    fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
     gap(state, now - clock[LAST_DECODE], host[DECODES] - host[FRESH_COUNT])
     for position in range(host[FRESH_COUNT]):
         gap(state, now - seconds[LAST_TOKEN, fresh[position]], 1)
@@ -564,7 +562,7 @@ def complete_prefills(state, r, now):
     """Chunks are computed; a prompt that is whole gives its next token and the job joins the decoders."""
     job, seconds = job_ints(state), job_floats(state)
     host = host_ints(state)[r]
-    prefills = ints(state, A_PREFILLS, state[HOSTS], state[RUNNING_ROOM])[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     kept = 0
     for position in range(host[PREFILL_COUNT]):
         j = prefills[position]

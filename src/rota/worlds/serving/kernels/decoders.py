@@ -4,6 +4,7 @@ All decoders of a host advance together, one token a step. So a step counter, th
 which requests end and one counter for each phase of filling a KV block say everything that an iteration needs: O(1) each.
 """
 
+from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.layout import (
     A_CLASSES,
@@ -31,7 +32,6 @@ from rota.worlds.serving.kernels.layout import (
     STATE,
     STEP,
     host_ints,
-    ints,
     job_ints,
 )
 
@@ -85,13 +85,13 @@ def sift_down(job, heap, count, parent):
 def join(state, r, j):
     """A job whose prefill is done, with GENERATED tokens out and its TARGET tokens in KV, begins to decode."""
     job, host = job_ints(state), host_ints(state)[r]
-    heap = ints(state, A_ENDING, state[HOSTS], state[RUNNING_ROOM])[r]
-    fresh = ints(state, A_FRESH, state[HOSTS], state[RUNNING_ROOM])[r]
+    heap = ints_at(state[A_ENDING], state[HOSTS], state[RUNNING_ROOM])[r]
+    fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
     job[STATE, j] = DECODING
     job[JOINED, j] = host[STEP]
     job[ENDS, j] = host[STEP] + job[OUTPUT, j] - job[GENERATED, j]
     phase = (host[STEP] - job[BASE, j]) % host[BLOCK_TOKENS]
-    ints(state, A_CLASSES, state[HOSTS], state[CLASS_ROOM])[r, phase] += 1
+    ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase] += 1
     host[CONTEXT_SUM] += job[BASE, j]
     host[DONE_SUM] += job[GENERATED, j]
     heap[host[DECODES]] = j
@@ -111,7 +111,7 @@ def join(state, r, j):
 def drop(state, r, j):
     """A decoding job stops: it is out of every count, its GENERATED is up to date."""
     job, host = job_ints(state), host_ints(state)[r]
-    heap = ints(state, A_ENDING, state[HOSTS], state[RUNNING_ROOM])[r]
+    heap = ints_at(state[A_ENDING], state[HOSTS], state[RUNNING_ROOM])[r]
     position = 0
     while heap[position] != j:
         position += 1
@@ -124,12 +124,12 @@ def drop(state, r, j):
         if heap[position] == moved:
             sift_up(job, heap, position)
     phase = (job[JOINED, j] - job[BASE, j]) % host[BLOCK_TOKENS]
-    ints(state, A_CLASSES, state[HOSTS], state[CLASS_ROOM])[r, phase] -= 1
+    ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase] -= 1
     steps = host[STEP] - job[JOINED, j]
     host[CONTEXT_SUM] -= job[BASE, j] + steps
     host[DONE_SUM] -= job[GENERATED, j] + steps
     job[GENERATED, j] += steps
-    fresh = ints(state, A_FRESH, state[HOSTS], state[RUNNING_ROOM])[r]
+    fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host[FRESH_COUNT]):
         if fresh[position] == j:
             host[FRESH_COUNT] -= 1
@@ -155,7 +155,7 @@ def extremes(job, host, heap):
 def stop_running(state, r, j):
     """Take a job out of the list of running jobs, which keeps the order of admission."""
     host = host_ints(state)[r]
-    running = ints(state, A_RUNNING, state[HOSTS], state[RUNNING_ROOM])[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
     position = 0
     while running[position] != j:
         position += 1

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.decoders import generated
 from rota.worlds.serving.kernels.layout import (
@@ -20,7 +21,6 @@ from rota.worlds.serving.kernels.layout import (
     STATE,
     host_floats,
     host_ints,
-    ints,
     job_floats,
     job_ints,
 )
@@ -34,7 +34,7 @@ def gather(state, codes, fixed, count, out):
     """Fill ``out[c, i]`` with column ``codes[c]`` of the i-th job in question; codes from 0 on are rows of `fixed`."""
     job, seconds = job_ints(state), job_floats(state)
     hosts, clocks = host_ints(state), host_floats(state)
-    rows = ints(state, A_ROWS, 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
+    rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
     for c in range(len(codes)):
         code = codes[c]
         for i in range(count):

@@ -7,7 +7,7 @@ scalars of the run. Handing over thirty arrays one by one would cost more than t
 import numpy as np
 from numba import carray
 
-from rota.kernel.compile import pointer
+from rota.kernel.compile import floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 
 # Codes that `advance` returns.
@@ -74,10 +74,10 @@ NOW_CLOCK, BIN_SECONDS, CLOCK_FLOATS = range(3)
 S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 
 # What a question is about.
-KIND_ORDER, KIND_VICTIM, KIND_HOLD = range(3)
+KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
 
 # Event kinds for hooks.
-E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = range(5)
+E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)
 
 # Features of an iteration, the input of a timing model (the same slots as in timing/features.py).
 (
@@ -98,32 +98,20 @@ def whole_state(address):
 
 
 @compiler.njit
-def ints(state, slot, columns, rows):
-    """The (columns, rows) int64 array behind an address slot."""
-    return carray(pointer(state[slot]), (columns, rows), np.int64)
-
-
-@compiler.njit
-def floats(state, slot, columns, rows):
-    """The (columns, rows) float64 array behind an address slot."""
-    return carray(pointer(state[slot]), (columns, rows), np.float64)
-
-
-@compiler.njit
 def job_ints(state):
-    return ints(state, A_JOB_INTS, JOB_INTS, state[JOBS])
+    return ints_at(state[A_JOB_INTS], JOB_INTS, state[JOBS])
 
 
 @compiler.njit
 def job_floats(state):
-    return floats(state, A_JOB_FLOATS, JOB_FLOATS, state[JOBS])
+    return floats_at(state[A_JOB_FLOATS], JOB_FLOATS, state[JOBS])
 
 
 @compiler.njit
 def host_ints(state):
-    return ints(state, A_HOST_INTS, state[HOSTS], HOST_INTS)
+    return ints_at(state[A_HOST_INTS], state[HOSTS], HOST_INTS)
 
 
 @compiler.njit
 def host_floats(state):
-    return floats(state, A_HOST_FLOATS, state[HOSTS], HOST_FLOATS)
+    return floats_at(state[A_HOST_FLOATS], state[HOSTS], HOST_FLOATS)

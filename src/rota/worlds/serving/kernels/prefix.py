@@ -6,6 +6,7 @@ one request the last block first. A hash stands for the block and everything bef
 
 import numpy as np
 
+from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.layout import (
     A_BLOCKS,
@@ -42,7 +43,6 @@ from rota.worlds.serving.kernels.layout import (
     TABLE_ROOM,
     TARGET,
     host_ints,
-    ints,
     job_ints,
     whole_state,
 )
@@ -53,7 +53,7 @@ NOBODY = -1
 
 @compiler.njit
 def block_fields(state, r):
-    return ints(state, A_BLOCKS, state[HOSTS] * BLOCK_FIELDS, state[BLOCK_ROOM])[
+    return ints_at(state[A_BLOCKS], state[HOSTS] * BLOCK_FIELDS, state[BLOCK_ROOM])[
         r * BLOCK_FIELDS : (r + 1) * BLOCK_FIELDS
     ]
 
@@ -64,8 +64,8 @@ def block_hash(state, host, j, k):
     job = job_ints(state)
     size, known = host[BLOCK_TOKENS], state[PREFIX_TOKENS]
     if known > 0 and (k + 1) * size <= job[PROMPT, j]:
-        offsets = ints(state, A_PREFIX_OFFSETS, 1, state[JOBS] + 1)[0]
-        ids = ints(state, A_PREFIX_IDS, 1, max(state[PREFIX_COUNT], 1))[0]
+        offsets = ints_at(state[A_PREFIX_OFFSETS], 1, state[JOBS] + 1)[0]
+        ids = ints_at(state[A_PREFIX_IDS], 1, max(state[PREFIX_COUNT], 1))[0]
         if known >= size:  # several blocks of the cache to one of the trace
             share = known // size
             position = offsets[j] + k // share
@@ -119,8 +119,8 @@ def cached_blocks(state, r, j):
     At least one token is always computed, so a prompt that is cached whole still misses its last block.
     """
     job, host = job_ints(state), host_ints(state)[r]
-    keys = ints(state, A_MAP_KEYS, state[HOSTS], state[MAP_ROOM])[r]
-    values = ints(state, A_MAP_VALUES, state[HOSTS], state[MAP_ROOM])[r]
+    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
+    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
     fields = block_fields(state, r)
     hits, idle = 0, 0
     for k in range((job[TARGET, j] - 1) // host[BLOCK_TOKENS]):
@@ -151,7 +151,7 @@ def unlink(host, fields, b):
 @compiler.njit
 def table(state, r, j):
     """The blocks of a running job, in the order of its tokens."""
-    tables = ints(state, A_TABLES, state[HOSTS] * state[RUNNING_ROOM], state[TABLE_ROOM])
+    tables = ints_at(state[A_TABLES], state[HOSTS] * state[RUNNING_ROOM], state[TABLE_ROOM])
     return tables[r * state[RUNNING_ROOM] + job_ints(state)[SLOT, j]]
 
 
@@ -159,11 +159,11 @@ def table(state, r, j):
 def open_table(state, r, j, hits):
     """Give a job a block table that begins with its cached blocks."""
     job, host = job_ints(state), host_ints(state)[r]
-    slots = ints(state, A_SLOTS, state[HOSTS], state[RUNNING_ROOM])[r]
+    slots = ints_at(state[A_SLOTS], state[HOSTS], state[RUNNING_ROOM])[r]
     host[SLOTS_FREE] -= 1
     job[SLOT, j] = slots[host[SLOTS_FREE]]
-    keys = ints(state, A_MAP_KEYS, state[HOSTS], state[MAP_ROOM])[r]
-    values = ints(state, A_MAP_VALUES, state[HOSTS], state[MAP_ROOM])[r]
+    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
+    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
     fields, blocks = block_fields(state, r), table(state, r, j)
     for k in range(hits):
         b = values[find(keys, block_hash(state, host, j, k))]
@@ -179,8 +179,8 @@ def open_table(state, r, j, hits):
 def register(state, r, j, tokens):
     """Make the full blocks among a job's first `tokens` tokens findable."""
     job, host = job_ints(state), host_ints(state)[r]
-    keys = ints(state, A_MAP_KEYS, state[HOSTS], state[MAP_ROOM])[r]
-    values = ints(state, A_MAP_VALUES, state[HOSTS], state[MAP_ROOM])[r]
+    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
+    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
     fields, blocks = block_fields(state, r), table(state, r, j)
     full = tokens // host[BLOCK_TOKENS]
     for k in range(job[REGISTERED, j], full):
@@ -197,8 +197,8 @@ def extend_table(state, r, j, wanted, tokens):
     """Give a job blocks up to `wanted`, the least recently freed first, and name those that `tokens` tokens fill."""
     job, host = job_ints(state), host_ints(state)[r]
     fields, blocks = block_fields(state, r), table(state, r, j)
-    keys = ints(state, A_MAP_KEYS, state[HOSTS], state[MAP_ROOM])[r]
-    values = ints(state, A_MAP_VALUES, state[HOSTS], state[MAP_ROOM])[r]
+    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
+    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
     for k in range(job[HELD_BLOCKS, j], wanted):
         b = host[FREE_HEAD]
         unlink(host, fields, b)
@@ -215,7 +215,7 @@ def extend_table(state, r, j, wanted, tokens):
 def extend_decoders(state, r):
     """A new block for each decoder whose last one is full."""
     job, host = job_ints(state), host_ints(state)[r]
-    heap = ints(state, A_ENDING, state[HOSTS], state[RUNNING_ROOM])[r]
+    heap = ints_at(state[A_ENDING], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host[DECODES]):
         j = heap[position]
         tokens = job[BASE, j] + host[STEP] - job[JOINED, j]
@@ -242,7 +242,7 @@ def release_table(state, r, j):
                 fields[NEXT, tail] = b
             host[FREE_TAIL] = b
             host[FREE] += 1
-    slots = ints(state, A_SLOTS, state[HOSTS], state[RUNNING_ROOM])[r]
+    slots = ints_at(state[A_SLOTS], state[HOSTS], state[RUNNING_ROOM])[r]
     slots[host[SLOTS_FREE]] = job[SLOT, j]
     host[SLOTS_FREE] += 1
 

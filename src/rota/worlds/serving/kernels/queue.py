@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rota.kernel.compile import floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.layout import (
     A_HOLD_KEYS,
@@ -17,9 +18,7 @@ from rota.worlds.serving.kernels.layout import (
     QUEUE_ROOM,
     QUEUED_COUNT,
     WAITING_AT_ROUTER,
-    floats,
     host_ints,
-    ints,
     job_floats,
 )
 
@@ -37,14 +36,14 @@ def before(keys, arrival, a, b):
 
 @compiler.njit
 def order_keys(state):
-    return floats(state, A_KEYS, state[JOBS], state[KEY_WIDTH])
+    return floats_at(state[A_KEYS], state[JOBS], state[KEY_WIDTH])
 
 
 @compiler.njit
 def line_keys(state, line):
     """Keys of a line: those of the hosts, or of the router's own line, which is the last."""
     if line == state[HOSTS]:
-        return floats(state, A_HOLD_KEYS, state[JOBS], state[HOLD_KEY_WIDTH])
+        return floats_at(state[A_HOLD_KEYS], state[JOBS], state[HOLD_KEY_WIDTH])
     return order_keys(state)
 
 
@@ -70,7 +69,7 @@ def is_scanned(state, line):
 def push(state, line, job):
     """Put a job into a line. The caller has made sure that there is room."""
     count = line_count(state, line)
-    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[line]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[line]
     set_count(state, line, count + 1)
     waiting[count] = job
     if is_scanned(state, line):
@@ -93,7 +92,7 @@ def first(state, line):
     if count == 0:
         return -1
     keys = line_keys(state, line)
-    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[line]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[line]
     best = 0
     if is_scanned(state, line):
         arrival = job_floats(state)[ARRIVAL]
@@ -107,7 +106,7 @@ def first(state, line):
 def remove(state, line, position):
     """Take the job at a position out of a line."""
     count = line_count(state, line) - 1
-    waiting = ints(state, A_QUEUE, state[HOSTS] + 1, state[QUEUE_ROOM])[line]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[line]
     set_count(state, line, count)
     moved = waiting[count]
     if is_scanned(state, line):

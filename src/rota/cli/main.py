@@ -1,0 +1,111 @@
+"""`rota`: the front door. Each command imports what it needs when it runs, so that help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rota import __version__
+from rota.cli.fit_timing import fit_timing
+from rota.kernel.errors import RotaError
+
+app = typer.Typer(
+    name="rota",
+    help="Who runs next, where, and with how much: published schedulers on your workload, ranked with statistics.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A YAML file.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of results.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a value; may be repeated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"rota {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rota(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Take the options that need no command."""
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    overrides: Overrides = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the scenario's.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; all cores when not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Run a scenario: every policy on every seed, a league table, a report."""
+    from rota.cli.run import run_scenario
+
+    run_scenario(scenario, overrides or [], seeds, jobs, out, as_json, quiet)
+
+
+@app.command()
+def check(scenario: ScenarioFile, overrides: Overrides = None) -> None:
+    """Check a scenario without running it."""
+    from rota.cli.check import check_scenario
+
+    check_scenario(scenario, overrides or [])
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="worlds|policies|gpus|models")],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is to choose from."""
+    from rota.cli.list import list_known
+
+    list_known(what, as_json)
+
+
+@app.command()
+def show(folder: Folder, as_json: AsJson = False) -> None:
+    """Print the league of a finished study again."""
+    from rota.cli.show import show_study
+
+    show_study(folder, as_json)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write report.html of a finished study again."""
+    from rota.cli.show import rebuild_report
+
+    rebuild_report(folder)
+
+
+app.command(name="fit-timing")(fit_timing)
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends in one line and exit code 2."""
+    try:
+        app()
+    except RotaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

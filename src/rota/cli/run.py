@@ -1,0 +1,56 @@
+"""`rota run`."""
+
+import os
+import sys
+from pathlib import Path
+
+from rota.cli.show import print_json
+from rota.kernel.errors import InputError
+from rota.study.runner import run_study
+from rota.study.scenario import Scenario, read
+from rota.study.statistics import league
+from rota.study.store import Study
+
+
+def run_scenario(
+    file: Path, overrides: list[str], seeds: int | None, jobs: int | None, out: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Run a scenario, print its league and write its report. Raises InputError."""
+    from rich.console import Console
+
+    from rota.report.league import render
+    from rota.report.page import write_page
+
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs: must be at least 1, found {jobs}")
+    scenario = read(file, overrides, seeds)
+    folder = out or Path("rota-results") / f"{_slug(scenario.name)}-{scenario.digest()[:8]}"
+    study = _with_progress(scenario, folder, jobs or os.cpu_count() or 1, quiet)
+    table = league(study)
+    write_page(study, table, folder / "report.html")
+    if as_json:
+        print_json(study, table)
+    else:
+        console = Console() if sys.stdout.isatty() else Console(width=120)
+        console.print(render(study, table))
+        console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    if not table:
+        sys.exit(1)
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name) or "study"
+
+
+def _with_progress(scenario: Scenario, folder: Path, jobs: int, quiet: bool) -> Study:
+    if quiet:
+        return run_study(scenario, folder, jobs)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        return run_study(
+            scenario, folder, jobs, lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+        )

@@ -1,0 +1,183 @@
+"""Run a study: every policy on every seed, over local processes, so that it can be interrupted and goes on.
+
+Workers are spawned, not forked: polars keeps threads that a fork would break. Everything is compiled in the parent first, so a worker
+only loads it. Each worker builds the world and draws the workload of a seed itself, from the same words and the same streams:
+cheaper than sending it, and the same to the bit.
+"""
+
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rota.kernel.errors import InputError, RotaError
+from rota.study import store
+from rota.study.scenario import Scenario, parse
+
+Progress = Callable[[int, int, str], None]  # done, in all, what was done last
+BOUNDS = "bounds"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy on one seed; the bound of a seed has no policy."""
+
+    name: str  # of its files: zero-padded, so that sorting is the order of the scenario
+    policy: Mapping[str, Any] | None
+    seed: int
+
+
+def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress | None = None) -> store.Study:
+    """Run what is not yet done and return the finished study.
+
+    Args:
+        scenario: What to run.
+        out: The folder of results; an interrupted study of the same scenario is resumed.
+        jobs: Processes. The results do not depend on it.
+        progress: Called after each run.
+
+    Raises:
+        InputError: the folder cannot be used, or a policy of the scenario is wrong.
+        KeyboardInterrupt: passed on; what was finished is kept.
+    """
+    applies, skipped = _who_applies(scenario)
+    digest = scenario.digest()
+    store.open_folder(out, digest)
+    store.whole(
+        out / "scenario.yaml", yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True).encode()
+    )
+    manifest: dict[str, Any] = {
+        **store.environment(),
+        "scenario_hash": digest,
+        "folder": str(scenario.folder.resolve()),
+        "seeds": list(scenario.seeds),
+        "skipped": skipped,
+        "describe": [list(line) for line in scenario.world.describe(scenario.case)],
+        "random_workload": scenario.world.random_workload(scenario.case),
+        "status": "running",
+    }
+    store.write_manifest(out, manifest)
+    cells = _cells(scenario, applies)
+    todo = [cell for cell in cells if not (out / "cells" / f"{cell.name}.json").is_file()]
+    tell = progress or (lambda done, total, what: None)
+    tell(len(cells) - len(todo), len(cells), "compiling")
+    scenario.world.prepare(scenario.case, applies)
+    _run(scenario, out, todo, len(cells), min(jobs, len(todo)), tell)
+    manifest["bounds"] = _bounds(out)
+    store.finish(out, manifest)
+    return store.load(out)
+
+
+def _who_applies(scenario: Scenario) -> tuple[list[Mapping[str, Any]], list[list[str]]]:
+    applies: list[Mapping[str, Any]] = []
+    skipped = []
+    for policy in scenario.policies:
+        reason = scenario.world.resolve(scenario.case, policy, scenario.folder)
+        if reason is None:
+            applies.append(policy)
+        else:
+            skipped.append([str(policy["name"]), reason])
+    return applies, skipped
+
+
+def _cells(scenario: Scenario, policies: list[Mapping[str, Any]]) -> list[Cell]:
+    """All cells, seed by seed: a worker that stays with a seed draws its workload once."""
+    cells = []
+    for s, seed in enumerate(scenario.seeds):
+        cells.append(Cell(f"{BOUNDS}-{s:04d}", None, seed))
+        cells += [Cell(f"run-{p:04d}-{s:04d}", policy, seed) for p, policy in enumerate(policies)]
+    return cells
+
+
+def _run(scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int, tell: Progress) -> None:
+    done = total - len(todo)
+    if jobs <= 1:
+        worker = _Worker(scenario, out)
+        for cell in todo:
+            worker.run(cell)
+            done += 1
+            tell(done, total, _title(cell))
+        return
+    start = (scenario.resolved(), scenario.folder, out)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, start) as pool:
+        waiting: dict[Future[None], Cell] = {pool.submit(_work, cell): cell for cell in todo}
+        try:
+            while waiting:
+                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    cell = waiting.pop(future)
+                    future.result()
+                    done += 1
+                    tell(done, total, _title(cell))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.policy['name'] if cell.policy else 'bound'}, seed {cell.seed}"
+
+
+class _Worker:
+    """Runs cells in one process; keeps the workload of the seed at hand."""
+
+    def __init__(self, scenario: Scenario, out: Path) -> None:
+        self.scenario, self.out = scenario, out
+        self._seed: int | None = None
+        self._workload: Any = None
+
+    def run(self, cell: Cell) -> None:
+        world, case = self.scenario.world, self.scenario.case
+        if self._seed != cell.seed:
+            self._workload, self._seed = world.workload(case, cell.seed), cell.seed
+        if cell.policy is None:
+            found = world.bounds(case, self._workload)
+            store.whole(self.out / "cells" / f"{cell.name}.json", _dump({"bounds": found}))
+            return
+        name = str(cell.policy["name"])
+        try:
+            result = world.run(case, self._workload, cell.policy, cell.seed)
+        except InputError:
+            raise
+        except Exception as error:  # a policy is anybody's code: its failure is a result, recorded with its trace
+            line = str(error) if isinstance(error, RotaError) else f"{type(error).__name__}: {error}"
+            store.write_failure(self.out, cell.name, name, cell.seed, line.splitlines()[0], traceback.format_exc())
+            return
+        store.write_cell(self.out, cell.name, name, cell.seed, result)
+
+
+def _dump(data: Any) -> bytes:
+    import json
+
+    return json.dumps(data).encode()
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(document: dict[str, Any], folder: Path, out: Path) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    global _worker
+    _worker = _Worker(parse(document, folder), out)
+
+
+def _work(cell: Cell) -> None:
+    if _worker is None:
+        raise RuntimeError("the worker was not started")
+    _worker.run(cell)
+
+
+def _bounds(out: Path) -> dict[str, float]:
+    """Means over the seeds of what no policy can beat."""
+    import json
+
+    found = [json.loads(path.read_text())["bounds"] for path in sorted((out / "cells").glob(f"{BOUNDS}-*.json"))]
+    names = found[0] if found else {}
+    return {name: sum(each[name] for each in found) / len(found) for name in names}

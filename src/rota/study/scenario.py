@@ -1,0 +1,205 @@
+"""A scenario: one YAML file, read strictly, with overrides from the command line."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rota.kernel.errors import InputError, nearest
+from rota.kernel.world import World
+from rota.worlds import WORLDS, world
+
+COMMON = ("world", "name", "policies", "objective", "seeds")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: no key twice, and 1e6 is a number (YAML 1.1 wants 1.0e+6)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                raise InputError(f"line {line}: the key '{key}' is already on line {seen[key]}; keep one of them")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario that has been checked as far as it can be without running it."""
+
+    world_name: str
+    name: str
+    sections: Mapping[str, Any]  # the world's own keys, as written
+    policies: tuple[Mapping[str, Any], ...]
+    objective: str
+    seeds: tuple[int, ...]
+    folder: Path  # what relative paths are relative to
+    world: World = field(repr=False, compare=False)
+    case: Any = field(repr=False, compare=False)
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain data that `parse` reads again."""
+        return {
+            "world": self.world_name,
+            "name": self.name,
+            **self.sections,
+            "policies": [dict(policy) for policy in self.policies],
+            "objective": self.objective,
+            "seeds": list(self.seeds),
+        }
+
+    def digest(self) -> str:
+        """A short hash of the resolved scenario and of the folder that its paths are relative to."""
+        text = yaml.safe_dump(self.resolved(), sort_keys=True) + str(self.folder.resolve())
+        return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def read(path: Path, overrides: Iterable[str] = (), seeds: int | None = None) -> Scenario:
+    """Read a scenario file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``a.b=c`` each: a dotted path (list items by number) and a YAML value.
+        seeds: How many seeds, instead of what the file says.
+
+    Raises:
+        InputError: one line: file, line or key, rule, what was found, the nearest valid name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text file; a scenario is YAML") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        document = yaml.load(text, _Loader)
+    except InputError as error:
+        raise InputError(f"{path.name}, {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path.name}{_where(error)}: is not YAML: {_problem(error)}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path.name}: a scenario is a mapping of keys, found {type(document).__name__}")
+    for override in overrides:
+        _set(document, override)
+    if seeds is not None:
+        document["seeds"] = seeds
+    document.setdefault("name", path.stem)
+    try:
+        return parse(document, path.parent)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+
+
+def parse(document: Mapping[str, Any], folder: Path) -> Scenario:
+    """Check a scenario given as plain data. Raises InputError."""
+    if "world" not in document:
+        raise InputError(f"world: missing; give one of {', '.join(WORLDS)}")
+    found = world(document["world"])
+    for key in document:
+        if key not in (*COMMON, *found.sections):
+            raise InputError(f"unknown key '{key}'{nearest(str(key), (*COMMON, *found.sections))}")
+    sections = {key: document[key] for key in found.sections if key in document}
+    case = found.load(sections, folder)
+    objective = document.get("objective", found.objective)
+    if objective not in found.measures:
+        raise InputError(f"objective: '{objective}' is not a metric{nearest(str(objective), found.measures)}")
+    return Scenario(
+        world_name=str(document["world"]),
+        name=str(document.get("name", "study")),
+        sections=sections,
+        policies=_policies(document.get("policies"), found),
+        objective=objective,
+        seeds=_seeds(document.get("seeds", 1)),
+        folder=folder,
+        world=found,
+        case=case,
+    )
+
+
+def _policies(given: Any, found: World) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(given, list) or not given:
+        raise InputError("policies: give a list of at least one, such as - {name: mine, order: fcfs}")
+    names: list[str] = []
+    policies = []
+    for number, policy in enumerate(given):
+        if not isinstance(policy, Mapping):
+            raise InputError(
+                f"policies[{number}]: expected a mapping such as {{name: mine, order: fcfs}}, found {policy!r}"
+            )
+        for key in policy:
+            if key not in ("name", *found.roles):
+                raise InputError(f"policies[{number}]: unknown key '{key}'{nearest(str(key), ('name', *found.roles))}")
+        name = str(policy.get("name", f"policy {number + 1}"))
+        if name in names:
+            raise InputError(f"policies[{number}]: the name '{name}' is taken by policies[{names.index(name)}]")
+        names.append(name)
+        policies.append({**policy, "name": name})
+    return tuple(policies)
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return tuple(range(given))
+    if isinstance(given, list) and given and all(type(seed) is int and seed >= 0 for seed in given):
+        if len(set(given)) < len(given):
+            raise InputError(f"seeds: each seed may appear once, found {given}")
+        return tuple(given)
+    raise InputError(f"seeds: expected a number of seeds (at least 1) or a list of different numbers, found {given!r}")
+
+
+def _set(document: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=c``."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set {override}: expected key=value, such as fleet.0.count=8")
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, InputError):
+        raise InputError(f"--set {override}: '{text}' is not a YAML value") from None
+    *parents, last = path.split(".")
+    place: Any = document
+    for number, key in enumerate(parents):
+        so_far = ".".join(parents[: number + 1])
+        if isinstance(place, dict):
+            place = place.setdefault(key, {})
+        else:
+            place = place[_index(place, key, override, so_far)]
+        if isinstance(place, str) and number + 1 < len(path.split(".")):
+            raise InputError(f"--set {override}: {so_far} is '{place}' and has no keys inside")
+    if isinstance(place, dict):
+        place[last] = value
+    elif isinstance(place, list):
+        place[_index(place, last, override, path)] = value
+    else:
+        raise InputError(f"--set {override}: {'.'.join(parents)} is {place!r} and has no keys inside")
+
+
+def _index(place: Any, key: str, override: str, so_far: str) -> int:
+    if not isinstance(place, list):
+        raise InputError(f"--set {override}: nothing is inside {so_far.rpartition('.')[0]}")
+    if not key.isdigit() or int(key) >= len(place):
+        raise InputError(f"--set {override}: {so_far} does not exist (items are 0..{len(place) - 1})")
+    return int(key)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark is not None else ""
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or str(error).splitlines()[0])

@@ -1,0 +1,221 @@
+"""Who is better, and how sure that is.
+
+All policies of a study see the same workload, so differences are paired.
+
+Several seeds of a random workload: each seed is one observation. Intervals are t intervals over the seeds, p values come from the
+paired t test.
+
+One recorded trace: there is one observation of the world, but a long one. Jobs in order of arrival are resampled in blocks of time, the
+same blocks for every policy (circular block bootstrap, Politis and Romano 1992). The block length follows Carlstein 1986 for the
+first-order autocorrelation r of the jobs' values, n^(1/3) (sqrt(6) r / (1 - r^2))^(2/3), so that queues that remember get long blocks.
+
+p values are against the best policy, two-sided, corrected for the number of comparisons by Holm 1979.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, isfinite, nan, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rota.kernel.streams import generator
+from rota.study.store import Study
+
+FloatColumn = npt.NDArray[np.float64]
+RESAMPLES = 1000
+QUANTILE_RESAMPLES = 200
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class LeagueRow:
+    """A policy's place. `behind` and `gap` are shares: 0.1 = ten per cent worse than the best, or than the bound."""
+
+    rank: int
+    policy: str
+    mean: float
+    low: float  # 95 % confidence interval of the mean
+    high: float
+    behind: float
+    behind_low: float
+    behind_high: float
+    p_value: float  # against the best; NaN where it cannot be had
+    gap: float
+    knew: str
+    method: str
+    metrics: dict[str, float]  # means over the seeds
+
+
+@dataclass(frozen=True)
+class _Compared:
+    mean: float
+    low: float
+    high: float
+    difference: tuple[float, float]  # interval of the difference to the best
+    p_value: float
+
+
+def league(study: Study) -> list[LeagueRow]:
+    """The policies, best first by the study's objective."""
+    measure = study.measures[study.objective]
+    means = {row["policy"]: row for row in study.summary.group_by("policy").mean().to_dicts()}
+    found = [name for name in study.policies if _finite(means[name].get(study.objective))]
+    sign = 1.0 if measure.smaller_is_better else -1.0
+    order = sorted(found, key=lambda name: sign * float(means[name][study.objective]))
+    if not order:
+        return []
+    by_seed = len(study.seeds) > 1 and bool(study.manifest.get("random_workload", True))
+    compared, method = _by_seeds(study, order) if by_seed else _by_blocks(study, order)
+    p_values = [nan, *_holm([compared[name].p_value for name in order[1:]])]
+    best, bound = compared[order[0]].mean, study.bounds.get(study.objective, nan)
+    rows = []
+    for place, name in enumerate(order):
+        mine = compared[name]
+        low, high = sorted(sign * end / abs(best) if best else nan for end in mine.difference)
+        rows.append(
+            LeagueRow(
+                rank=place + 1,
+                policy=name,
+                mean=mine.mean,
+                low=mine.low,
+                high=mine.high,
+                behind=sign * (mine.mean - best) / abs(best) if best else nan,
+                behind_low=low,
+                behind_high=high,
+                p_value=p_values[place],
+                gap=sign * (mine.mean - bound) / bound if isfinite(bound) and bound else nan,
+                knew=study.knew.get(name, ""),
+                method=method,
+                metrics={key: float(value) for key, value in means[name].items() if _finite(value) and key != "seed"},
+            )
+        )
+    return rows
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
+
+
+def _by_seeds(study: Study, order: Sequence[str]) -> tuple[dict[str, _Compared], str]:
+    values = {name: _seed_values(study, name) for name in order}
+    best = values[order[0]]
+    compared = {}
+    for name in order:
+        mean, low, high = t_interval(values[name])
+        _, *difference = t_interval(values[name] - best)
+        p_value = nan if name == order[0] else paired_p(values[name], best)
+        compared[name] = _Compared(mean, low, high, (difference[0], difference[1]), p_value)
+    return compared, f"t intervals over {len(study.seeds)} seeds; p: paired t test against the best, Holm-corrected"
+
+
+def _seed_values(study: Study, policy: str) -> FloatColumn:
+    """The objective on each seed, NaN where that run failed."""
+    rows = study.summary.filter(pl.col("policy") == policy)
+    known = dict(zip(rows["seed"].to_list(), rows[study.objective].to_list(), strict=True))
+    return np.array([known.get(seed, nan) for seed in study.seeds], np.float64)
+
+
+def t_interval(values: FloatColumn, level: float = LEVEL) -> tuple[float, float, float]:
+    """Mean and its t confidence interval; NaN values are left out. One value has no interval."""
+    from scipy.stats import t
+
+    values = values[~np.isnan(values)]
+    mean = float(values.mean()) if len(values) else nan
+    if len(values) < 2:
+        return mean, nan, nan
+    half = float(t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def paired_p(first: FloatColumn, second: FloatColumn) -> float:
+    """Two-sided p of the paired t test; 1 when the two are equal everywhere, NaN with fewer than two pairs."""
+    from scipy.stats import t
+
+    differences = (first - second)[~np.isnan(first - second)]
+    if len(differences) < 2:
+        return nan
+    spread = float(differences.std(ddof=1))
+    if spread == 0.0:
+        return 1.0 if differences[0] == 0 else 0.0
+    statistic = float(differences.mean()) / (spread / sqrt(len(differences)))
+    return float(2 * t.sf(abs(statistic), len(differences) - 1))
+
+
+def _by_blocks(study: Study, order: Sequence[str]) -> tuple[dict[str, _Compared], str]:
+    seed = study.seeds[0]
+    stem, _, kind = study.objective.rpartition("_")
+    column = study.measures[study.objective].per_job or (stem if kind.startswith("p") and kind[1:].isdigit() else "")
+    if column not in study.outcomes.columns:
+        compared = {name: _alone(_seed_values(study, name)[:1]) for name in order}
+        return compared, f"one observation of {study.objective}: no interval; use seeds of a generated workload for one"
+    rows = study.outcomes.filter(pl.col("seed") == seed).select("policy", "job", "arrival", column)
+    jobs = {
+        name: rows.filter(pl.col("policy") == name).sort("arrival", "job")[column].to_numpy().astype(np.float64)
+        for name in order
+    }
+    length = block_length(jobs[order[0]])
+    quantile = float(kind[1:]) if kind.startswith("p") and kind[1:].isdigit() else None
+    draws = {name: block_bootstrap(values, length, quantile) for name, values in jobs.items()}
+    best = draws[order[0]]
+    compared = {}
+    for name in order:
+        mean = float(_seed_values(study, name)[0])
+        low, high = np.quantile(draws[name], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+        gaps = draws[name] - best
+        ends = np.quantile(gaps, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+        side = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+        p_value = nan if name == order[0] else min(1.0, 2 * (side + 1) / (len(gaps) + 1))
+        compared[name] = _Compared(mean, float(low), float(high), (float(ends[0]), float(ends[1])), p_value)
+    return compared, (
+        f"one trace, seed {seed}: block bootstrap over time, {len(best):,} resamples in blocks of {length:,} jobs, "
+        "the same blocks for every policy; p: against the best, Holm-corrected"
+    )
+
+
+def _alone(values: FloatColumn) -> _Compared:
+    return _Compared(float(values[0]), nan, nan, (nan, nan), nan)
+
+
+def block_length(values: FloatColumn) -> int:
+    """Jobs in a block: n^(1/3) (sqrt(6) r / (1 - r^2))^(2/3), between 1 and n / 10 (Carlstein 1986)."""
+    known = values[~np.isnan(values)]
+    count = len(known)
+    if count < 20:
+        return 1
+    centred = known - known.mean()
+    variance = float(centred @ centred)
+    r = float(centred[1:] @ centred[:-1]) / variance if variance > 0 else 0.0
+    r = min(max(r, 0.0), 0.999)
+    return int(min(max(1, ceil(count ** (1 / 3) * (sqrt(6) * r / (1 - r * r)) ** (2 / 3))), count // 10))
+
+
+def block_bootstrap(values: FloatColumn, length: int, quantile: float | None = None) -> FloatColumn:
+    """Resampled means (or quantiles, in per cent) of a series in blocks; NaN values take part as absent.
+
+    The blocks depend on the number of jobs and the block length only, so two policies on one trace are resampled alike.
+    """
+    count = len(values)
+    blocks = max(1, round(count / length))
+    resamples = RESAMPLES if quantile is None else QUANTILE_RESAMPLES
+    starts = generator(0, f"bootstrap/{count}/{length}").integers(0, max(count, 1), (resamples, blocks))
+    if quantile is None:
+        known = ~np.isnan(values)
+        sums = np.concatenate([[0.0], np.cumsum(np.tile(np.where(known, values, 0.0), 2))])
+        counts = np.concatenate([[0.0], np.cumsum(np.tile(known, 2))])
+        total = (sums[starts + length] - sums[starts]).sum(axis=1)
+        return np.asarray(total / np.maximum((counts[starts + length] - counts[starts]).sum(axis=1), 1))
+    steps = np.arange(length)
+    return np.array([np.nanpercentile(values[(row[:, None] + steps).ravel() % count], quantile) for row in starts])
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction; NaN stays NaN and is not counted."""
+    known = sorted((p, position) for position, p in enumerate(p_values) if not np.isnan(p))
+    corrected, floor = list(p_values), 0.0
+    for rank, (p, position) in enumerate(known):
+        floor = max(floor, min(1.0, p * (len(known) - rank)))
+        corrected[position] = floor
+    return corrected
