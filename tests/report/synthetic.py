@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 
 from rota.kernel.world import Measure
-from rota.study.statistics import LeagueRow, league
 from rota.study.store import Study
 
 NAMES = (
@@ -65,7 +64,15 @@ def _series(slowness: float, seed: int, name: str, end: float) -> pl.DataFrame:
         noise = np.convolve(own.normal(0, 1, 420), np.ones(21) / 5, "valid")
         running = np.clip(18 + 25 * wave * slowness + 3 * noise, 0, 64)
         queued = np.clip(14 * (wave * slowness**2 - 0.8) * 4 + 5 * noise, 0, None)
-        frames.append({"time": time, "host": np.full(400, host), "queued": queued.round(), "running": running.round(), "kv_use": running / 70})
+        frames.append(
+            {
+                "time": time,
+                "host": np.full(400, host),
+                "queued": queued.round(),
+                "running": running.round(),
+                "kv_use": running / 70,
+            }
+        )
     columns = {key: np.concatenate([frame[key] for frame in frames]) for key in frames[0]}
     return pl.DataFrame(columns)
 
@@ -109,7 +116,11 @@ def study(
         series=pl.concat(over_time) if series else pl.DataFrame(), spans=pl.concat(bars) if spans else pl.DataFrame(),
         bounds={"e2e_mean": 0.83 * best} if bounds else {}, knew=dict(zip(policies, KNEW * 9, strict=False)),
         notices=["54 requests are larger than the KV cache and were rejected"],
-        describe=[("workload", "chat, generated: 20 000 requests a seed, Poisson arrivals at 24 a second"), ("fleet", "4 x Llama-3-8B on A100-80G, tp 1, 30 208 KV blocks of 16 tokens"), ("timing", "roofline")],
+        describe=[
+            ("workload", "chat, generated: 20 000 requests a seed, Poisson arrivals at 24 a second"),
+            ("fleet", "4 x Llama-3-8B on A100-80G, tp 1, 30 208 KV blocks of 16 tokens"),
+            ("timing", "roofline"),
+        ],
         failures=list(failures), skipped=list(skipped),
         manifest={"rota": "0.1.0", "python": "3.11.9", "packages": {"numpy": "2.4.6", "polars": "2.1.0"}, "machine": "x86_64", "seconds": 41.2},
     )  # fmt: skip

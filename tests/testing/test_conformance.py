@@ -25,7 +25,7 @@ class NeedsArgument(Sized):
 
 
 class ReadsList(Sized):
-    reads = ["size"]  # type: ignore[assignment]  # noqa: RUF012
+    reads = ["size"]  # type: ignore[assignment]
 
 
 class AskedSometimes(Sized):

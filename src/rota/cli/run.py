@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from rota.cli.show import print_json
+from rota.cli.show import print_json, wide
 from rota.kernel.errors import InputError
 from rota.study.runner import run_study
 from rota.study.scenario import Scenario, read
@@ -52,5 +52,8 @@ def _with_progress(scenario: Scenario, folder: Path, jobs: int, quiet: bool) -> 
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         return run_study(
-            scenario, folder, jobs, lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+            scenario,
+            folder,
+            jobs,
+            lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )

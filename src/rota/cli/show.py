@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rota.study.statistics import LeagueRow, league
 from rota.study.store import Study, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def show_study(folder: Path, as_json: bool) -> None:
@@ -34,10 +37,18 @@ def rebuild_report(folder: Path) -> None:
     print(f"report: {folder / 'report.html'}")
 
 
+def wide(console: "Console") -> "Console":
+    """The console; where nobody watches (a pipe, a log) it is as wide as the table needs."""
+    if not console.is_terminal:
+        console.width = max(console.width, 140)
+    return console
+
+
 def print_json(study: Study, table: Sequence[LeagueRow]) -> None:
     """One object: the scenario, a row a run, the league. What is not a number is null."""
     rows = [
-        {"policy": row.pop("policy"), "seed": row.pop("seed"), "metrics": row} for row in study.summary.sort("seed").to_dicts()
+        {"policy": row.pop("policy"), "seed": row.pop("seed"), "metrics": row}
+        for row in study.summary.sort("seed").to_dicts()
     ]
     order = {name: place for place, name in enumerate(study.policies)}
     rows.sort(key=lambda row: (order.get(row["policy"], len(order)), row["seed"]))

@@ -41,7 +41,7 @@ def distributions(study: "Study") -> dict[str, str]:
         if column and column in study.outcomes.columns and column not in found:
             found[column] = TIMES.get(column, measure.title)
     found = found or {column: title for column, title in TIMES.items() if column in study.outcomes.columns}
-    return {column: found[column] for column in sorted(found, key=lambda each: (list(TIMES) + [each]).index(each))}
+    return {column: found[column] for column in sorted(found, key=lambda each: ([*list(TIMES), each]).index(each))}
 
 
 def unit_of(study: "Study", column: str) -> str:
@@ -126,7 +126,11 @@ def per_seed(study: "Study", metric: str) -> dict[str, list[float]]:
     """The finite values of a metric for each policy, a value a seed."""
     if metric not in study.summary.columns:
         return {}
-    rows = study.summary.select("policy", "seed", pl.col(metric).cast(pl.Float64)).filter(pl.col(metric).is_finite()).sort("policy", "seed")
+    rows = (
+        study.summary.select("policy", "seed", pl.col(metric).cast(pl.Float64))
+        .filter(pl.col(metric).is_finite())
+        .sort("policy", "seed")
+    )
     return {str(name): of[metric].to_list() for (name,), of in rows.partition_by("policy", as_dict=True).items()}
 
 
@@ -141,7 +145,9 @@ def _dots(
         values = seeds.get(policy, [])
         if len(values) > 1:
             marker = {"color": style.colour, "size": 9, "opacity": 0.45, "symbol": "line-ns-open"}
-            drawn.add_scatter(x=np.array(values) * factor, y=[place] * len(values), hoverinfo="skip", marker=marker, **of)
+            drawn.add_scatter(
+                x=np.array(values) * factor, y=[place] * len(values), hoverinfo="skip", marker=marker, **of
+            )
         known = isfinite(low) and isfinite(high)
         whole = f"<b>{plain(policy)}</b><br>{plain(quantity(mean, unit))}"
         drawn.add_scatter(
@@ -179,7 +185,9 @@ def _across(values: list[float], bound: float | None, title: str, unit: str) -> 
         return figure(f"{title}, logarithmic", **log_axis(low * 0.94, high * 1.06, unit)), 1.0
     factor, shown = scale_of(values, unit)
     room = 0.06 * max(high - low, 0.02 * abs(high), 1e-12)
-    return figure(f"{title}{f' ({shown})' if shown else ''}", range=[(low - room) * factor, (high + room) * factor]), factor
+    return figure(
+        f"{title}{f' ({shown})' if shown else ''}", range=[(low - room) * factor, (high + room) * factor]
+    ), factor
 
 
 def _bound(drawn: go.Figure, bound: float | None, factor: float) -> None:
@@ -190,10 +198,25 @@ def _bound(drawn: go.Figure, bound: float | None, factor: float) -> None:
     at = bound * factor
     seen = at > 0 if log else True
     place = np.log10(at) if log and seen else at  # annotations count in logarithms, shapes do not
-    label: dict[str, Any] = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"color": ACCENT, "size": 12}}
+    label: dict[str, Any] = {
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"color": ACCENT, "size": 12},
+    }
     drawn.update_layout(margin_t=26)
     if seen and low <= place <= high:
-        drawn.add_shape(type="line", x0=at, x1=at, yref="paper", y0=0, y1=1, line={"color": ACCENT, "width": 1.6, "dash": "dash"}, layer="below")
+        drawn.add_shape(
+            type="line",
+            x0=at,
+            x1=at,
+            yref="paper",
+            y0=0,
+            y1=1,
+            line={"color": ACCENT, "width": 1.6, "dash": "dash"},
+            layer="below",
+        )
         drawn.add_annotation(text="bound", x=place, **label)
     else:
         drawn.add_annotation(text=f"the bound, {number(at, decimals([at]))}, lies outside", xref="paper", x=0, **label)

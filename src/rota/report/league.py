@@ -50,7 +50,9 @@ def chance(p: float) -> str:
 
 def signed(share: float) -> str:
     """A relative difference in per cent, with its sign."""
-    return f"{100 * share:+.{1 if abs(share) < 0.1 else 0}f} %".replace("-", "\N{MINUS SIGN}") if isfinite(share) else ""
+    return (
+        f"{100 * share:+.{1 if abs(share) < 0.1 else 0}f} %".replace("-", "\N{MINUS SIGN}") if isfinite(share) else ""
+    )
 
 
 def title_of(study: "Study") -> str:
@@ -109,7 +111,10 @@ def _quantiles(study: "Study") -> dict[str, tuple[float, ...]]:
     if not names:
         return {}
     means = study.summary.group_by("policy").mean()
-    return {row["policy"]: tuple(float("nan") if row[name] is None else float(row[name]) for name in names) for row in means.to_dicts()}
+    return {
+        row["policy"]: tuple(float("nan") if row[name] is None else float(row[name]) for name in names)
+        for row in means.to_dicts()
+    }
 
 
 def headline(study: "Study", league: Sequence["LeagueRow"]) -> str:
@@ -120,7 +125,11 @@ def headline(study: "Study", league: Sequence["LeagueRow"]) -> str:
         return f"{league[0].policy}: {title_of(study)} {quantity(league[0].mean, unit_of(study))}"
     tied = [row.policy for row in league[1:] if is_tied(row, league[0])]
     if is_tied(league[1], league[0]):
-        few = f"{league[0].policy} and {league[1].policy}" if len(tied) == 1 else f"{league[0].policy} and {len(tied)} others"
+        few = (
+            f"{league[0].policy} and {league[1].policy}"
+            if len(tied) == 1
+            else f"{league[0].policy} and {len(tied)} others"
+        )
         return f"{few} cannot be told apart"
     return f"{league[0].policy} is best"
 
@@ -145,7 +154,13 @@ def answer(study: "Study", league: Sequence["LeagueRow"]) -> str:
 
 def _with_p(row: "LeagueRow") -> str:
     p = chance(row.p_value).replace(" ", "\N{NO-BREAK SPACE}")
-    return f"p\N{NO-BREAK SPACE}{p}" if p.startswith("<") else f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{p}" if p else "too few seeds for a test"
+    return (
+        f"p\N{NO-BREAK SPACE}{p}"
+        if p.startswith("<")
+        else f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{p}"
+        if p
+        else "too few seeds for a test"
+    )
 
 
 def versus(study: "Study", league: Sequence["LeagueRow"]) -> str:
@@ -187,10 +202,23 @@ def render(study: "Study", league: Sequence["LeagueRow"]) -> "RenderableType":
     parts: list[RenderableType] = []
     if league:
         rows, unit = lines(study, league)
-        table = Table(title=Text(f"{title_of(study)}{f' ({unit})' if unit else ''}"), title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+        table = Table(
+            title=Text(f"{title_of(study)}{f' ({unit})' if unit else ''}"),
+            title_justify="left",
+            box=None,
+            padding=(0, 1),
+            pad_edge=False,
+        )
         table.add_column("", justify="right")
         table.add_column("policy", overflow="fold", max_width=24)
-        for name in ("mean", "95 % interval", *(each.rsplit("_", 1)[1] for each in family(study)), "behind", "p", "gap"):
+        for name in (
+            "mean",
+            "95 % interval",
+            *(each.rsplit("_", 1)[1] for each in family(study)),
+            "behind",
+            "p",
+            "gap",
+        ):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("knew", overflow="fold", style="dim", max_width=16)
         for row in rows:

@@ -21,7 +21,18 @@ from plotly.offline import get_plotlyjs
 from rota.kernel.errors import InputError
 from rota.report.figures import cdf, distributions, goodput, league_dots, over_time, quantities
 from rota.report.gantt import gantt, window
-from rota.report.league import EXPLAINED, answer, chance, explain, family, headline, lines, method, title_of, troubles, unit_of
+from rota.report.league import (
+    answer,
+    chance,
+    explain,
+    family,
+    headline,
+    lines,
+    method,
+    title_of,
+    troubles,
+    unit_of,
+)
 from rota.report.style import DARK, Look, looks, quantity
 
 if TYPE_CHECKING:
@@ -49,7 +60,8 @@ class Book:
         name = self.keep(drawn)
         below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         over = f"<h3>{escape(title)}</h3>" if title else ""
-        return f'<figure>{over}<div class="plot" id="p{name}" data-figure="{name}" style="--tall:{tall}px" role="img" aria-label="{escape(title or caption)}"></div>{below}</figure>'
+        shown = f'id="p{name}" data-figure="{name}" style="--tall:{tall}px" role="img" aria-label="{escape(title or caption)}"'
+        return f'<figure>{over}<div class="plot" {shown}></div>{below}</figure>'
 
 
 def write_page(study: "Study", league: Sequence["LeagueRow"], path: Path) -> None:
@@ -65,7 +77,9 @@ def write_page(study: "Study", league: Sequence["LeagueRow"], path: Path) -> Non
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise InputError(f"{path}: the report cannot be written: {error.strerror or error}; choose another folder") from error
+        raise InputError(
+            f"{path}: the report cannot be written: {error.strerror or error}; choose another folder"
+        ) from error
 
 
 def page(study: "Study", league: Sequence["LeagueRow"]) -> str:
@@ -113,22 +127,49 @@ def _facts(study: "Study", league: Sequence["LeagueRow"]) -> str:
     if not league:
         return ""
     best, unit = league[0], unit_of(study)
-    facts = [(title_of(study), quantity(best.mean, unit), f"{quantity(best.low, unit)} to {quantity(best.high, unit)} (95 %)" if isfinite(best.low) else "")]
+    facts = [
+        (
+            title_of(study),
+            quantity(best.mean, unit),
+            f"{quantity(best.low, unit)} to {quantity(best.high, unit)} (95 %)" if isfinite(best.low) else "",
+        )
+    ]
     if len(league) > 1:
         p = chance(league[1].p_value)
-        facts.append(("ahead of the runner-up", f"{abs(100 * league[1].behind):.1f} %", f"p {p}" if p.startswith("<") else f"p = {p}" if p else ""))
+        facts.append(
+            (
+                "ahead of the runner-up",
+                f"{abs(100 * league[1].behind):.1f} %",
+                f"p {p}" if p.startswith("<") else f"p = {p}" if p else "",
+            )
+        )
     if isfinite(best.gap):
-        facts.append(("from the bound", f"{abs(100 * best.gap):.0f} %", f"bound {quantity(study.bounds[study.objective], unit)}"))
+        facts.append(
+            ("from the bound", f"{abs(100 * best.gap):.0f} %", f"bound {quantity(study.bounds[study.objective], unit)}")
+        )
     jobs = f"{study.outcomes.height:,}".replace(",", "\u202f") + " jobs"
-    facts.append(("runs", str(study.summary.height), f"{len(league)} policies, {len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}, {jobs}"))
-    cells = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>" for name, value, more in facts)
+    facts.append(
+        (
+            "runs",
+            str(study.summary.height),
+            f"{len(league)} policies, {len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}, {jobs}",
+        )
+    )
+    cells = (
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
+        for name, value, more in facts
+    )
     return f'<dl class="facts">{"".join(cells)}</dl>'
 
 
 def _alerts(study: "Study") -> str:
     """What went wrong or needs saying, before anything is believed."""
     said = troubles(study)
-    return f'<div class="alert" role="note"><ul>{"".join(f"<li>{escape(each)}</li>" for each in said)}</ul></div>' if said else ""
+    return (
+        f'<div class="alert" role="note"><ul>{"".join(f"<li>{escape(each)}</li>" for each in said)}</ul></div>'
+        if said
+        else ""
+    )
 
 
 def _dot(look: Look) -> str:
@@ -141,7 +182,8 @@ def _chips(order: list[str], look: dict[str, Look]) -> str:
     if len(order) < 2:
         return ""
     chips = (
-        f'<button type="button" class="chip" aria-pressed="true" title="Show or hide; double-click for this one alone" data-policy="{escape(name)}">{_dot(look[name])}<i>{escape(name)}</i></button>'
+        '<button type="button" class="chip" aria-pressed="true" title="Show or hide; double-click for this one alone" '
+        f'data-policy="{escape(name)}">{_dot(look[name])}<i>{escape(name)}</i></button>'
         for name in order
     )
     return f'<nav class="chips" aria-label="Policies to show"><span>Show</span>{"".join(chips)}</nav>'
@@ -156,15 +198,27 @@ def _league(study: "Study", league: Sequence["LeagueRow"], look: dict[str, Look]
     heads += [("behind the best", "num"), ("p", "num"), ("gap to bound", "num"), ("knew", "knew")]
     body = []
     for row in rows:
-        cells = [row.rank, "", row.mean, row.interval, *row.quantiles, row.behind + (" (tied)" if row.tied else ""), row.p, row.gap, row.knew]
+        cells = [
+            row.rank,
+            "",
+            row.mean,
+            row.interval,
+            *row.quantiles,
+            row.behind + (" (tied)" if row.tied else ""),
+            row.p,
+            row.gap,
+            row.knew,
+        ]
         written = [
             f'<td class="{kind}{"" if cell or kind == "policy" else " empty"}" data-label="{escape(head)}">{escape(cell)}</td>'
             for (head, kind), cell in zip(heads, cells, strict=True)
         ]
         written[1] = f'<td class="policy" data-rank="{row.rank}.">{_dot(look[row.policy])}{escape(row.policy)}</td>'
-        body.append(f'<tr{" class=best" if row.rank == "1" else ""}>{"".join(written)}</tr>')
+        body.append(f"<tr{' class=best' if row.rank == '1' else ''}>{''.join(written)}</tr>")
     head = "".join(f'<th class="{kind}" scope="col">{escape(text)}</th>' for text, kind in heads)
-    dots = book.place(league_dots(study, league, look), "", "Dot: mean. Bar: 95 % interval. Ticks: single seeds.", 84 + 36 * len(rows))
+    dots = book.place(
+        league_dots(study, league, look), "", "Dot: mean. Bar: 95 % interval. Ticks: single seeds.", 84 + 36 * len(rows)
+    )
     return (
         f'<section id="league"><h2>League</h2><p class="note">{escape(title_of(study))}, {escape(method(study, league))}</p>{dots}'
         f'<table class="league"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
@@ -174,13 +228,20 @@ def _league(study: "Study", league: Sequence["LeagueRow"], look: dict[str, Look]
 
 def _distributions(study: "Study", order: list[str], look: dict[str, Look], book: Book) -> str:
     parts = [book.place(cdf(study, column, order, look), title) for column, title in distributions(study).items()]
-    return _grid("Distributions", "Share of jobs at or below a value, all seeds together. Further left is faster; a curve that ends below 100 % has jobs that never finished. The thick line is the best of the league.", parts)
+    return _grid(
+        "Distributions",
+        "Share of jobs at or below a value, all seeds together. Further left is faster; a curve that ends below 100 % has jobs that never finished. "
+        "The thick line is the best of the league.",
+        parts,
+    )
 
 
 def _goodput(study: "Study", order: list[str], look: dict[str, Look], book: Book) -> str:
     names = [name for name in study.summary.columns if name.startswith(("goodput", "slo_"))]
     parts = [book.place(goodput(study, name, order, look), "", tall=70 + 32 * len(order)) for name in names]
-    return _grid("Within the objective", "What was served within the limits that the scenario asks for; longer is better.", parts)
+    return _grid(
+        "Within the objective", "What was served within the limits that the scenario asks for; longer is better.", parts
+    )
 
 
 def _over_time(study: "Study", order: list[str], look: dict[str, Look], book: Book) -> str:
@@ -189,7 +250,11 @@ def _over_time(study: "Study", order: list[str], look: dict[str, Look], book: Bo
         return ""
     seed = int(study.series["seed"].min() or 0)  # type: ignore[arg-type]
     parts = [book.place(over_time(study, name, seed, order, look), title, tall=260) for name, title in found.items()]
-    return _grid("Over time", f"Seed {seed}. Counts are added up over all hosts, shares are averaged. Drag to zoom, double-click to go back.", parts)
+    return _grid(
+        "Over time",
+        f"Seed {seed}. Counts are added up over all hosts, shares are averaged. Drag to zoom, double-click to go back.",
+        parts,
+    )
 
 
 def _grid(title: str, note: str, parts: Sequence[str]) -> str:
@@ -214,17 +279,30 @@ def _gantt(study: "Study", order: list[str], book: Book) -> str:
         cut = cut or len(shown["start"]) < rows.height
         tall = 110 + min(1200, 34 * len(set(zip(shown["host"].tolist(), shown["lane"].tolist(), strict=True))))
         name = book.keep(gantt(shown))
-        first = first or f'<figure><div class="plot" id="gantt" data-figure="{name}" style="--tall:{tall}px"></div></figure>'
+        first = (
+            first
+            or f'<figure><div class="plot" id="gantt" data-figure="{name}" style="--tall:{tall}px"></div></figure>'
+        )
         choices.append(f'<option value="{name}" data-tall="{tall}px">{escape(policy)}</option>')
     select = f'<select data-for="gantt" aria-label="Policy">{"".join(choices)}</select>' if len(choices) > 1 else ""
-    note = f"What ran where, seed {seed}. Drag to zoom, double-click to go back." + (" Only the first spans of the window are drawn." if cut else "")
-    return f'<section><div class="head"><h2>Schedule</h2>{select}</div><p class="note">{escape(note)}</p>{first}</section>' if first else ""
+    note = f"What ran where, seed {seed}. Drag to zoom, double-click to go back." + (
+        " Only the first spans of the window are drawn." if cut else ""
+    )
+    return (
+        f'<section><div class="head"><h2>Schedule</h2>{select}</div><p class="note">{escape(note)}</p>{first}</section>'
+        if first
+        else ""
+    )
 
 
 def _setting(study: "Study") -> str:
     """The scenario, the machine and the files: folded, because few need them and those who do need them exactly."""
     scenario = yaml.safe_dump(study.scenario, sort_keys=False, allow_unicode=True, width=100)
-    names = sorted(each.name for each in study.folder.iterdir() if each.is_file() and not each.name.startswith(".")) if study.folder.is_dir() else []
+    names = (
+        sorted(each.name for each in study.folder.iterdir() if each.is_file() and not each.name.startswith("."))
+        if study.folder.is_dir()
+        else []
+    )
     links = "".join(f'<li><a href="{quote(name)}">{escape(name)}</a></li>' for name in names if name != "report.html")
     manifest = _flat(study.manifest)
     parts = [
@@ -233,7 +311,7 @@ def _setting(study: "Study") -> str:
         f"<details><summary>Environment</summary>{_pairs(manifest)}</details>" if manifest else "",
         f"<details><summary>Files</summary><ul>{links}</ul></details>" if links else "",
     ]
-    return f'<section><h2>How it was run</h2>{"".join(parts)}</section>'
+    return f"<section><h2>How it was run</h2>{''.join(parts)}</section>"
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:

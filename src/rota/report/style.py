@@ -93,7 +93,14 @@ def log_axis(low: float, high: float, unit: str) -> dict[str, Any]:
 
 def figure(x: str, y: str = "", **axes: Any) -> go.Figure:
     """An empty figure in the style of the page; ``axes`` are further properties of the x axis."""
-    axis = {"gridcolor": GRID, "linecolor": MUTED, "zeroline": False, "ticks": "", "automargin": True, "tickcolor": MUTED}
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": MUTED,
+        "zeroline": False,
+        "ticks": "",
+        "automargin": True,
+        "tickcolor": MUTED,
+    }
     return go.Figure(
         layout={
             "template": {},

@@ -5,10 +5,13 @@ only loads it. Each worker builds the world and draws the workload of a seed its
 cheaper than sending it, and the same to the bit.
 """
 
+import json
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from math import isfinite, nan
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -47,10 +50,11 @@ def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress |
     """
     applies, skipped = _who_applies(scenario)
     digest = scenario.digest()
-    store.open_folder(out, digest)
-    store.whole(
-        out / "scenario.yaml", yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True).encode()
-    )
+    if jobs < 1:
+        raise InputError(f"jobs: expected at least 1, found {jobs}")
+    first = scenario.world.workload(scenario.case, scenario.seeds[0])  # a wrong trace is told before anything is written
+    if store.open_folder(out, digest):
+        return store.load(out)
     manifest: dict[str, Any] = {
         **store.environment(),
         "scenario_hash": digest,
@@ -59,16 +63,19 @@ def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress |
         "skipped": skipped,
         "describe": [list(line) for line in scenario.world.describe(scenario.case)],
         "random_workload": scenario.world.random_workload(scenario.case),
+        "files": scenario.files(),
         "status": "running",
     }
     store.write_manifest(out, manifest)
+    text = yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True)
+    store.whole(out / "scenario.yaml", text.encode())
     cells = _cells(scenario, applies)
     todo = [cell for cell in cells if not (out / "cells" / f"{cell.name}.json").is_file()]
     tell = progress or (lambda done, total, what: None)
     tell(len(cells) - len(todo), len(cells), "compiling")
-    scenario.world.prepare(scenario.case, applies)
-    _run(scenario, out, todo, len(cells), min(jobs, len(todo)), tell)
-    manifest["bounds"] = _bounds(out)
+    _prepare(scenario, [cell.policy for cell in todo if cell.policy is not None and cell.seed == todo[-1].seed])
+    _run(scenario, out, todo, len(cells), min(jobs, len(todo)), tell, first)
+    manifest["bounds"], manifest["notices"] = _bounds(out)
     store.finish(out, manifest)
     return store.load(out)
 
@@ -77,12 +84,32 @@ def _who_applies(scenario: Scenario) -> tuple[list[Mapping[str, Any]], list[list
     applies: list[Mapping[str, Any]] = []
     skipped = []
     for policy in scenario.policies:
-        reason = scenario.world.resolve(scenario.case, policy, scenario.folder)
+        try:
+            reason = scenario.world.resolve(scenario.case, policy, scenario.folder)
+        except RotaError:
+            raise
+        except Exception as error:  # a user's own constructor, or `supports`
+            raise InputError(f"policy {policy['name']}: {_line(error)}") from error
         if reason is None:
             applies.append(policy)
         else:
             skipped.append([str(policy["name"]), reason])
     return applies, skipped
+
+
+def _prepare(scenario: Scenario, policies: list[Mapping[str, Any]]) -> None:
+    """Compile once, here. A policy that fails here fails in its runs too, where it is recorded."""
+    for policy in policies:
+        try:
+            scenario.world.prepare(scenario.case, [policy])
+        except Exception:
+            continue
+
+
+def _line(error: Exception) -> str:
+    """An error in one line; its kind is told where it was not raised on purpose."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, RotaError) else f"{type(error).__name__}: {text}"
 
 
 def _cells(scenario: Scenario, policies: list[Mapping[str, Any]]) -> list[Cell]:
@@ -94,10 +121,12 @@ def _cells(scenario: Scenario, policies: list[Mapping[str, Any]]) -> list[Cell]:
     return cells
 
 
-def _run(scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int, tell: Progress) -> None:
+def _run(
+    scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int, tell: Progress, workload: Any
+) -> None:
     done = total - len(todo)
     if jobs <= 1:
-        worker = _Worker(scenario, out)
+        worker = _Worker(scenario, out, workload)
         for cell in todo:
             worker.run(cell)
             done += 1
@@ -114,6 +143,10 @@ def _run(scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int,
                     future.result()
                     done += 1
                     tell(done, total, _title(cell))
+        except BrokenProcessPool:
+            raise InputError(
+                f"{out}: a worker process died, perhaps for want of memory; what was finished is kept: run again, with fewer --jobs"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -126,35 +159,30 @@ def _title(cell: Cell) -> str:
 class _Worker:
     """Runs cells in one process; keeps the workload of the seed at hand."""
 
-    def __init__(self, scenario: Scenario, out: Path) -> None:
+    def __init__(self, scenario: Scenario, out: Path, first: Any = None) -> None:
         self.scenario, self.out = scenario, out
-        self._seed: int | None = None
-        self._workload: Any = None
+        self._seed: int | None = None if first is None else scenario.seeds[0]
+        self._workload = first  # of the first seed, where it was drawn already
 
     def run(self, cell: Cell) -> None:
         world, case = self.scenario.world, self.scenario.case
         if self._seed != cell.seed:
             self._workload, self._seed = world.workload(case, cell.seed), cell.seed
         if cell.policy is None:
-            found = world.bounds(case, self._workload)
-            store.whole(self.out / "cells" / f"{cell.name}.json", _dump({"bounds": found}))
+            about: dict[str, Any] = {"bounds": {}}
+            try:
+                about["bounds"] = world.bounds(case, self._workload)
+            except Exception as error:  # a study without a bound is still a study
+                about["no_bounds"] = _line(error)
+            store.whole(self.out / "cells" / f"{cell.name}.json", json.dumps(about).encode())
             return
         name = str(cell.policy["name"])
         try:
             result = world.run(case, self._workload, cell.policy, cell.seed)
-        except InputError:
-            raise
         except Exception as error:  # a policy is anybody's code: its failure is a result, recorded with its trace
-            line = str(error) if isinstance(error, RotaError) else f"{type(error).__name__}: {error}"
-            store.write_failure(self.out, cell.name, name, cell.seed, line.splitlines()[0], traceback.format_exc())
+            store.write_failure(self.out, cell.name, name, cell.seed, _line(error), traceback.format_exc())
             return
         store.write_cell(self.out, cell.name, name, cell.seed, result)
-
-
-def _dump(data: Any) -> bytes:
-    import json
-
-    return json.dumps(data).encode()
 
 
 _worker: _Worker | None = None
@@ -174,10 +202,10 @@ def _work(cell: Cell) -> None:
     _worker.run(cell)
 
 
-def _bounds(out: Path) -> dict[str, float]:
-    """Means over the seeds of what no policy can beat."""
-    import json
-
-    found = [json.loads(path.read_text())["bounds"] for path in sorted((out / "cells").glob(f"{BOUNDS}-*.json"))]
-    names = found[0] if found else {}
-    return {name: sum(each[name] for each in found) / len(found) for name in names}
+def _bounds(out: Path) -> tuple[dict[str, float], list[str]]:
+    """Means over the seeds of what no policy can beat, where every seed has it; and why there are none."""
+    read = [json.loads(path.read_text()) for path in sorted((out / "cells").glob(f"{BOUNDS}-*.json"))]
+    found = [each["bounds"] for each in read]
+    names = [name for name in (found[0] if found else ()) if all(isfinite(each.get(name, nan)) for each in found)]
+    notices = dict.fromkeys(f"no bound: {each['no_bounds']}" for each in read if "no_bounds" in each)
+    return {name: sum(each[name] for each in found) / len(found) for name in names}, list(notices)

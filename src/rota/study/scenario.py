@@ -1,9 +1,8 @@
 """A scenario: one YAML file, read strictly, with overrides from the command line."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,19 @@ import yaml
 
 from rota.kernel.errors import InputError, nearest
 from rota.kernel.world import World
+from rota.study.identity import files, identity
 from rota.worlds import WORLDS, world
 
 COMMON = ("world", "name", "policies", "objective", "seeds")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: no key twice, and 1e6 is a number (YAML 1.1 wants 1.0e+6)."""
+    """YAML as people write it: no key twice, 1e6 is a number (YAML 1.1 wants 1.0e+6), 12:30 and dates are text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if key in seen:
                 raise InputError(f"line {line}: the key '{key}' is already on line {seen[key]}; keep one of them")
@@ -30,9 +30,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_OLD = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))  # 010 is 8 there, and 1:30 is 90
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OLD]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_OLD[0], re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    _OLD[1],
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+.0123456789"),
 )
 
@@ -63,9 +72,12 @@ class Scenario:
         }
 
     def digest(self) -> str:
-        """A short hash of the resolved scenario and of the folder that its paths are relative to."""
-        text = yaml.safe_dump(self.resolved(), sort_keys=True) + str(self.folder.resolve())
-        return blake2b(text.encode(), digest_size=8).hexdigest()
+        """The hash of the resolved scenario and of the content of every file that it names."""
+        return identity(self.resolved(), self.files())
+
+    def files(self) -> dict[str, str]:
+        """Hashes of the files that the scenario names: traces, tables, users' policies."""
+        return files(self.resolved(), self.folder.resolve())
 
 
 def read(path: Path, overrides: Iterable[str] = (), seeds: int | None = None) -> Scenario:
@@ -80,17 +92,22 @@ def read(path: Path, overrides: Iterable[str] = (), seeds: int | None = None) ->
         InputError: one line: file, line or key, rule, what was found, the nearest valid name.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not a text file; a scenario is YAML") from None
+    except FileNotFoundError:
+        near = [each.name for each in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file{nearest(path.name, near)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         document = yaml.load(text, _Loader)
     except InputError as error:
         raise InputError(f"{path.name}, {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path.name}{_where(error)}: is not YAML: {_problem(error)}") from None
+    except RecursionError:
+        raise InputError(f"{path.name}: is not YAML that can be read: nested too deeply") from None
     if not isinstance(document, dict):
         raise InputError(f"{path.name}: a scenario is a mapping of keys, found {type(document).__name__}")
     for override in overrides:
@@ -108,6 +125,8 @@ def parse(document: Mapping[str, Any], folder: Path) -> Scenario:
     """Check a scenario given as plain data. Raises InputError."""
     if "world" not in document:
         raise InputError(f"world: missing; give one of {', '.join(WORLDS)}")
+    if not isinstance(document["world"], str):
+        raise InputError(f"world: expected a name, found {document['world']!r}")
     found = world(document["world"])
     for key in document:
         if key not in (*COMMON, *found.sections):
@@ -115,7 +134,7 @@ def parse(document: Mapping[str, Any], folder: Path) -> Scenario:
     sections = {key: document[key] for key in found.sections if key in document}
     case = found.load(sections, folder)
     objective = document.get("objective", found.objective)
-    if objective not in found.measures:
+    if not isinstance(objective, str) or objective not in found.measures:
         raise InputError(f"objective: '{objective}' is not a metric{nearest(str(objective), found.measures)}")
     return Scenario(
         world_name=str(document["world"]),
@@ -143,7 +162,9 @@ def _policies(given: Any, found: World) -> tuple[Mapping[str, Any], ...]:
         for key in policy:
             if key not in ("name", *found.roles):
                 raise InputError(f"policies[{number}]: unknown key '{key}'{nearest(str(key), ('name', *found.roles))}")
-        name = str(policy.get("name", f"policy {number + 1}"))
+        name = str(policy.get("name", "")).strip() if policy.get("name") is not None else ""
+        if not name:
+            raise InputError(f"policies[{number}]: has no name; give each policy one, such as name: mine")
         if name in names:
             raise InputError(f"policies[{number}]: the name '{name}' is taken by policies[{names.index(name)}]")
         names.append(name)
@@ -164,7 +185,7 @@ def _seeds(given: Any) -> tuple[int, ...]:
 def _set(document: dict[str, Any], override: str) -> None:
     """Apply one ``a.b=c``."""
     path, equals, text = override.partition("=")
-    if not equals or not path:
+    if not equals or not all(path.split(".")):
         raise InputError(f"--set {override}: expected key=value, such as fleet.0.count=8")
     try:
         value = yaml.load(text, _Loader)
@@ -174,18 +195,20 @@ def _set(document: dict[str, Any], override: str) -> None:
     place: Any = document
     for number, key in enumerate(parents):
         so_far = ".".join(parents[: number + 1])
-        if isinstance(place, dict):
-            place = place.setdefault(key, {})
-        else:
-            place = place[_index(place, key, override, so_far)]
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[_index(place, key, override, so_far)]
         if isinstance(place, str) and number + 1 < len(path.split(".")):
             raise InputError(f"--set {override}: {so_far} is '{place}' and has no keys inside")
     if isinstance(place, dict):
-        place[last] = value
+        place[_key(place, last)] = value
     elif isinstance(place, list):
         place[_index(place, last, override, path)] = value
     else:
         raise InputError(f"--set {override}: {'.'.join(parents)} is {place!r} and has no keys inside")
+
+
+def _key(place: Mapping[Any, Any], key: str) -> Any:
+    """The key as the mapping has it: a number may be one."""
+    return next((each for each in place if str(each) == key), key)
 
 
 def _index(place: Any, key: str, override: str, so_far: str) -> int:
@@ -196,10 +219,10 @@ def _index(place: Any, key: str, override: str, so_far: str) -> int:
     return int(key)
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f", line {mark.line + 1}" if mark is not None else ""
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _problem(error: Exception) -> str:
     return str(getattr(error, "problem", None) or str(error).splitlines()[0])

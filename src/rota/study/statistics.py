@@ -61,7 +61,11 @@ class _Compared:
 def league(study: Study) -> list[LeagueRow]:
     """The policies, best first by the study's objective."""
     measure = study.measures[study.objective]
-    means = {row["policy"]: row for row in study.summary.group_by("policy").mean().to_dicts()}
+    if study.objective not in study.summary.columns:
+        return []
+    numbers = [name for name, kind in study.summary.schema.items() if kind.is_numeric() and name != "seed"]
+    known = (pl.col(name).cast(pl.Float64).fill_nan(None).mean() for name in numbers)
+    means = {row["policy"]: row for row in study.summary.group_by("policy").agg(known).to_dicts()}
     found = [name for name in study.policies if _finite(means[name].get(study.objective))]
     sign = 1.0 if measure.smaller_is_better else -1.0
     order = sorted(found, key=lambda name: sign * float(means[name][study.objective]))
@@ -77,7 +81,7 @@ def league(study: Study) -> list[LeagueRow]:
         low, high = sorted(sign * end / abs(best) if best else nan for end in mine.difference)
         rows.append(
             LeagueRow(
-                rank=place + 1,
+                rank=rows[-1].rank if rows and rows[-1].mean == mine.mean else place + 1,
                 policy=name,
                 mean=mine.mean,
                 low=mine.low,
@@ -145,38 +149,51 @@ def paired_p(first: FloatColumn, second: FloatColumn) -> float:
 
 
 def _by_blocks(study: Study, order: Sequence[str]) -> tuple[dict[str, _Compared], str]:
-    seed = study.seeds[0]
     stem, _, kind = study.objective.rpartition("_")
     column = study.measures[study.objective].per_job or (stem if kind.startswith("p") and kind[1:].isdigit() else "")
     if column not in study.outcomes.columns:
-        compared = {name: _alone(_seed_values(study, name)[:1]) for name in order}
+        compared = {name: _alone(_seed_values(study, name)) for name in order}
         return compared, f"one observation of {study.objective}: no interval; use seeds of a generated workload for one"
-    rows = study.outcomes.filter(pl.col("seed") == seed).select("policy", "job", "arrival", column)
-    jobs = {
-        name: rows.filter(pl.col("policy") == name).sort("arrival", "job")[column].to_numpy().astype(np.float64)
-        for name in order
-    }
+    jobs = _per_job(study, order, column)
+    if jobs is None:
+        compared = {name: _alone(_seed_values(study, name)) for name in order}
+        return compared, "the runs do not have the same jobs, so that they cannot be compared in blocks: no interval"
     length = block_length(jobs[order[0]])
     quantile = float(kind[1:]) if kind.startswith("p") and kind[1:].isdigit() else None
+    over = "one trace, one seed" if len(study.seeds) == 1 else f"one trace, mean of {len(study.seeds)} seeds"
     draws = {name: block_bootstrap(values, length, quantile) for name, values in jobs.items()}
     best = draws[order[0]]
     compared = {}
     for name in order:
-        mean = float(_seed_values(study, name)[0])
+        mean = _alone(_seed_values(study, name)).mean
         low, high = np.quantile(draws[name], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
         gaps = draws[name] - best
         ends = np.quantile(gaps, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        side = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+        side = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))  # both hold where nothing differs: p = 1
         p_value = nan if name == order[0] else min(1.0, 2 * (side + 1) / (len(gaps) + 1))
         compared[name] = _Compared(mean, float(low), float(high), (float(ends[0]), float(ends[1])), p_value)
     return compared, (
-        f"one trace, seed {seed}: block bootstrap over time, {len(best):,} resamples in blocks of {length:,} jobs, "
+        f"{over}: block bootstrap over time, {len(best):,} resamples in blocks of {length:,} jobs, "
         "the same blocks for every policy; p: against the best, Holm-corrected"
     )
 
 
+def _per_job(study: Study, order: Sequence[str], column: str) -> dict[str, FloatColumn] | None:
+    """A column of the outcomes, mean over the seeds, of each policy's jobs in one order of arrival; None where jobs differ."""
+    rows = study.outcomes.select("policy", "job", "arrival", pl.col(column).cast(pl.Float64).fill_nan(None))
+    if len(study.seeds) > 1:
+        rows = rows.group_by("policy", "job").agg(pl.col("arrival").mean(), pl.col(column).mean())
+    tables = {name: rows.filter(pl.col("policy") == name).sort("job") for name in order}
+    first = tables[order[0]]
+    if any(not table["job"].equals(first["job"]) for table in tables.values()):
+        return None
+    places = np.lexsort((first["job"].to_numpy(), first["arrival"].to_numpy()))
+    return {name: table[column].cast(pl.Float64).fill_null(nan).to_numpy()[places] for name, table in tables.items()}
+
+
 def _alone(values: FloatColumn) -> _Compared:
-    return _Compared(float(values[0]), nan, nan, (nan, nan), nan)
+    known = values[np.isfinite(values)]
+    return _Compared(float(known.mean()) if len(known) else nan, nan, nan, (nan, nan), nan)
 
 
 def block_length(values: FloatColumn) -> int:

@@ -23,6 +23,8 @@ from rota.kernel.world import Measure, RunResult
 from rota.worlds import world
 
 TABLES = ("outcomes", "series", "spans")
+ENVIRONMENT = ("rota", "python", "packages", "machine", "scenario_hash", "files", "random_workload")  # shown by the report
+OWN = {"cells", "manifest.json", "scenario.yaml", "report.html", "summary.parquet", *(f"{table}.parquet" for table in TABLES)}
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def whole_table(path: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
         raise InputError(f"{path}: cannot be written ({reason}); what was finished is kept") from None
 
 
-def open_folder(folder: Path, digest: str) -> None:
-    """Make the folder of a study, or take up an interrupted one.
+def open_folder(folder: Path, digest: str) -> bool:
+    """Make the folder of a study, or take up an interrupted one. Says whether this very study is complete there.
 
     Raises:
         InputError: the folder belongs to another study or to something else, or cannot be written.
@@ -87,14 +89,20 @@ def open_folder(folder: Path, digest: str) -> None:
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another with --out") from None
     manifest = _json(folder / "manifest.json") if "manifest.json" in inside else None
+    if manifest is not None and manifest.get("status") == "complete" and manifest.get("scenario_hash") == digest:
+        return True
     if manifest is not None and manifest.get("scenario_hash") != digest:
         raise InputError(f"{folder}: holds another study; choose another folder with --out, or remove this one")
     if manifest is None and inside - {"cells"}:
         raise InputError(f"{folder}: is not empty and holds no study; choose another folder with --out")
+    foreign = sorted(inside - OWN)
+    if foreign:
+        raise InputError(f"{folder}: holds {foreign[0]}, which is no part of a study; move it, or choose another --out")
     try:
         (folder / "cells").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another with --out") from None
+    return False
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -121,6 +129,7 @@ def write_cell(folder: Path, cell: str, policy: str, seed: int, result: RunResul
         "notices": list(result.notices),
     }
     whole(folder / "cells" / f"{cell}.json", json.dumps(about).encode())
+    (folder / "cells" / f"{cell}.failed.json").unlink(missing_ok=True)  # of an attempt before
 
 
 def write_failure(folder: Path, cell: str, policy: str, seed: int, error: str, trace: str) -> None:
@@ -139,13 +148,18 @@ def finish(folder: Path, manifest: dict[str, Any]) -> None:
         if parts:
             whole_table(folder / f"{table}.parquet", pl.concat([pl.scan_parquet(part) for part in parts]))
     rows = [{"policy": cell["policy"], "seed": cell["seed"], **cell["metrics"]} for cell in done]
-    whole_table(folder / "summary.parquet", pl.DataFrame(rows, infer_schema_length=None))
+    empty = {"policy": pl.String, "seed": pl.Int64}
+    whole_table(folder / "summary.parquet", pl.DataFrame(rows, schema=None if rows else empty, infer_schema_length=None))
     manifest["knew"] = {cell["policy"]: cell["knew"] for cell in done}
-    manifest["notices"] = _notices(done)
+    manifest["notices"] = [*_notices(done), *manifest.get("notices", [])]
+    if not manifest.get("random_workload", True) and len(manifest["seeds"]) > 1 and _alike(done):
+        manifest["notices"].append(
+            f"all {len(manifest['seeds'])} seeds gave the same results, because nothing here is random: one seed is enough"
+        )
     manifest["failures"] = [[f"{cell['policy']}, seed {cell['seed']}", cell["error"], cell["trace"]] for cell in failed]
     manifest["status"] = "complete"
     write_manifest(folder, manifest)
-    shutil.rmtree(folder / "cells")
+    shutil.rmtree(folder / "cells", ignore_errors=True)
 
 
 def _notices(done: list[dict[str, Any]]) -> list[str]:
@@ -158,6 +172,12 @@ def _notices(done: list[dict[str, Any]]) -> list[str]:
     for line, names in said.items():
         lines.append(line if len(names) == len(done) else f"{', '.join(dict.fromkeys(names))}: {line}")
     return lines[:50] + ([f"and {len(lines) - 50} more notices, in the cells' outcomes"] if len(lines) > 50 else [])
+
+
+def _alike(done: list[dict[str, Any]]) -> bool:
+    """Whether every policy gave the same on all its seeds."""
+    first: dict[str, str] = {}
+    return bool(done) and all(first.setdefault(cell["policy"], str(cell["metrics"])) == str(cell["metrics"]) for cell in done)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -191,7 +211,7 @@ def load(folder: Path) -> Study:
     try:
         scenario = yaml.safe_load((folder / "scenario.yaml").read_text(encoding="utf-8"))
         tables = {name: _table(folder / f"{name}.parquet") for name in (*TABLES, "summary")}
-    except (OSError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{folder}: is damaged ({str(error).splitlines()[0]})") from None
     found = world(scenario["world"])
     finished = set(tables["summary"]["policy"].to_list()) if tables["summary"].height else set()
@@ -209,7 +229,7 @@ def load(folder: Path) -> Study:
         describe=[(label, text) for label, text in manifest.get("describe", [])],
         failures=[(name, error) for name, error, _ in manifest.get("failures", [])],
         skipped=[(name, reason) for name, reason in manifest.get("skipped", [])],
-        manifest=manifest,
+        manifest={key: value for key, value in manifest.items() if key in ENVIRONMENT},
         **tables,
     )
 

@@ -88,10 +88,8 @@ class Serving:
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
-        return (
-            case.generator is not None
-            or not isinstance(case.arrivals, Scale | Closed)
-            and case.workload.arrivals != "replay"
+        return case.generator is not None or (
+            not isinstance(case.arrivals, Scale | Closed) and case.workload.arrivals != "replay"
         )
 
     def prepare(self, case: Case, policies: Sequence[Mapping[str, Any]]) -> None:

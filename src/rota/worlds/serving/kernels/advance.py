@@ -23,12 +23,12 @@ from rota.worlds.serving.kernels.layout import (
     ANSWER_WIDTH,
     ANSWERED,
     ARRIVAL,
-    ASYNC,
     ASK_HOST,
     ASK_KIND,
     ASK_ROWS,
-    BLOCK_TOKENS,
+    ASYNC,
     BEGIN_ENTRY,
+    BLOCK_TOKENS,
     BUDGET,
     BUSY,
     CHUNKED,
@@ -234,7 +234,7 @@ def arrive(state, j, now):
 @compiler.njit
 def dispatch(state, now):
     """Send waiting jobs to hosts, in the order of the router's line; the first that must wait stops the line."""
-    job = job_ints(state)
+    job_ints(state)
     line = state[HOSTS]
     waiting = ints_at(state[A_QUEUE], line + 1, state[QUEUE_ROOM])[line]
     while state[WAITING_AT_ROUTER] > 0:

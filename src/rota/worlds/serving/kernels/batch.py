@@ -23,10 +23,10 @@ from rota.worlds.serving.kernels.layout import (
     A_VICTIM_KEYS,
     ANSWERED,
     ARRIVAL,
-    ASYNC,
     ASK_HOST,
     ASK_KIND,
     ASK_ROWS,
+    ASYNC,
     BASE,
     BASE_HIGH,
     BASE_LOW,
@@ -43,6 +43,7 @@ from rota.worlds.serving.kernels.layout import (
     CLASS_ROOM,
     COMPUTED,
     CONTEXT_SUM,
+    DECODE_RATE,
     DECODES,
     DECODING,
     DECODING_NOW,
@@ -103,7 +104,6 @@ from rota.worlds.serving.kernels.layout import (
     PREFILL_REQUESTS,
     PREFILL_SQUARES,
     PREFILL_TOKENS,
-    DECODE_RATE,
     PREFILLING,
     PREFIX,
     PROMPT,
@@ -491,7 +491,7 @@ def begin(state, r):
                 return start(state, r)
         if (state[DYNAMIC] or state[VICTIM] == 2) and short(state, r):
             kind = KIND_VICTIM if state[VICTIM] == 2 else KIND_ORDER
-            if not state[ANSWERED] & (1 << kind) and not (state[VICTIM] == 1):
+            if not state[ANSWERED] & (1 << kind) and state[VICTIM] != 1:
                 return ask(state, r, kind)
         displaced = grow(state, r)
         host[DECODING_NOW] = 1 if host[DECODES] > 0 else 0

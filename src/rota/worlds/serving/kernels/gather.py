@@ -1,7 +1,5 @@
 """The table of a question: dense columns for the jobs that are asked about."""
 
-import numpy as np
-
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.decoders import generated
