@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from rota.cli.show import print_json, wide
+from rota.cli.show import print_json
 from rota.kernel.errors import InputError
 from rota.study.runner import run_study
 from rota.study.scenario import Scenario, read
@@ -25,7 +25,11 @@ def run_scenario(
         raise InputError(f"--jobs: must be at least 1, found {jobs}")
     scenario = read(file, overrides, seeds)
     folder = out or Path("rota-results") / f"{_slug(scenario.name)}-{scenario.digest()[:8]}"
-    study = _with_progress(scenario, folder, jobs or os.cpu_count() or 1, quiet)
+    try:
+        study = _with_progress(scenario, folder, jobs or os.cpu_count() or 1, quiet or not sys.stderr.isatty())
+    except KeyboardInterrupt:  # typer would leave with no word on how to go on
+        print(f"interrupted: what was finished is kept in {folder}; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
     table = league(study)
     write_page(study, table, folder / "report.html")
     if as_json:

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rota.study.statistics import LeagueRow, league
 from rota.study.store import Study, load
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def show_study(folder: Path, as_json: bool) -> None:
@@ -35,13 +32,6 @@ def rebuild_report(folder: Path) -> None:
     study = load(folder)
     write_page(study, league(study), folder / "report.html")
     print(f"report: {folder / 'report.html'}")
-
-
-def wide(console: "Console") -> "Console":
-    """The console; where nobody watches (a pipe, a log) it is as wide as the table needs."""
-    if not console.is_terminal:
-        console.width = max(console.width, 140)
-    return console
 
 
 def print_json(study: Study, table: Sequence[LeagueRow]) -> None:

@@ -24,6 +24,8 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise InputError(f"line {line}: a key must be text or a number")
             if key in seen:
                 raise InputError(f"line {line}: the key '{key}' is already on line {seen[key]}; keep one of them")
             seen[key] = line
@@ -195,7 +197,13 @@ def _set(document: dict[str, Any], override: str) -> None:
     place: Any = document
     for number, key in enumerate(parents):
         so_far = ".".join(parents[: number + 1])
-        place = place.setdefault(key, {}) if isinstance(place, dict) else place[_index(place, key, override, so_far)]
+        if isinstance(place, dict):
+            inside = _key(place, key)
+            if place.get(inside) is None:  # absent, or a key with nothing behind it
+                place[inside] = {}
+            place = place[inside]
+        else:
+            place = place[_index(place, key, override, so_far)]
         if isinstance(place, str) and number + 1 < len(path.split(".")):
             raise InputError(f"--set {override}: {so_far} is '{place}' and has no keys inside")
     if isinstance(place, dict):
@@ -214,7 +222,7 @@ def _key(place: Mapping[Any, Any], key: str) -> Any:
 def _index(place: Any, key: str, override: str, so_far: str) -> int:
     if not isinstance(place, list):
         raise InputError(f"--set {override}: nothing is inside {so_far.rpartition('.')[0]}")
-    if not key.isdigit() or int(key) >= len(place):
+    if not (key.isascii() and key.isdigit()) or int(key) >= len(place):
         raise InputError(f"--set {override}: {so_far} does not exist (items are 0..{len(place) - 1})")
     return int(key)
 

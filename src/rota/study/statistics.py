@@ -75,7 +75,7 @@ def league(study: Study) -> list[LeagueRow]:
     compared, method = _by_seeds(study, order) if by_seed else _by_blocks(study, order)
     p_values = [nan, *_holm([compared[name].p_value for name in order[1:]])]
     best, bound = compared[order[0]].mean, study.bounds.get(study.objective, nan)
-    rows = []
+    rows: list[LeagueRow] = []
     for place, name in enumerate(order):
         mine = compared[name]
         low, high = sorted(sign * end / abs(best) if best else nan for end in mine.difference)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.kernels.relaxation import srpt_flow_times
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.simulate import Replica
@@ -85,6 +86,8 @@ def fits(workload: Workload, replica: Replica) -> npt.NDArray[np.bool_]:
     possible = (prompt + output <= replica.context_limit) & (blocks <= replica.kv_blocks)
     if not rules.chunked and not rules.mixed:
         possible &= prompt <= rules.budget
+    if rules.reserve == RESERVE_FIXED:
+        possible &= prompt + output - 1 <= rules.reserve_tokens
     return np.asarray(possible)
 
 

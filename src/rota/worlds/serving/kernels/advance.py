@@ -90,6 +90,9 @@ from rota.worlds.serving.kernels.layout import (
     QUEUED_COUNT,
     READY,
     REJECTED,
+    RESERVE,
+    RESERVE_FIXED,
+    RESERVE_TOKENS,
     REVIEW_AT,
     ROUTE_ASKED,
     ROUTE_COLUMN,
@@ -124,6 +127,8 @@ def possible(state, r, j):
     if job[PROMPT, j] + job[OUTPUT, j] > host[CONTEXT_LIMIT]:
         return False
     if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
+        return False
+    if host[RESERVE] == RESERVE_FIXED and job[PROMPT, j] + job[OUTPUT, j] - 1 > host[RESERVE_TOKENS]:
         return False
     whole = blocks_for(job[PROMPT, j] + job[OUTPUT, j] - 1, host[BLOCK_TOKENS])
     return whole + host[WATERMARK] <= host[KV_BLOCKS]
