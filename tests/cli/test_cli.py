@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.study.small import SMALL, write
 
 from rota import __version__
-from tests.study.small import SMALL, write
 
 
 def rota(*words: Any, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,12 @@ def test_run_show_and_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)  # one object and nothing else
     assert found["scenario"]["name"] == "small"
-    assert [(row["policy"], row["seed"]) for row in found["rows"]] == [("turns", 0), ("turns", 1), ("luck", 0), ("luck", 1)]
+    assert [(row["policy"], row["seed"]) for row in found["rows"]] == [
+        ("turns", 0),
+        ("turns", 1),
+        ("luck", 0),
+        ("luck", 1),
+    ]
     assert found["rows"][0]["metrics"]["e2e_mean"] > 0
     assert [row["rank"] for row in found["league"]] == [1, 2]
     [out] = (tmp_path / "rota-results").iterdir()
@@ -100,8 +105,22 @@ def test_a_mistake_ends_in_one_line_and_code_2(case: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_keeps_what_is_done(jobs: int, tmp_path: Path) -> None:
     write(tmp_path, SMALL.replace("requests: 300", "requests: 20000"))
-    words = [sys.executable, "-m", "rota.cli.main", "run", "small.yaml", "--seeds", "40", "--jobs", str(jobs), "--out", "out"]
-    run = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    words = [
+        sys.executable,
+        "-m",
+        "rota.cli.main",
+        "run",
+        "small.yaml",
+        "--seeds",
+        "40",
+        "--jobs",
+        str(jobs),
+        "--out",
+        "out",
+    ]
+    run = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     for _ in range(1200):
         if list(tmp_path.glob("out/cells/run-*.json")) or run.poll() is not None:
             break

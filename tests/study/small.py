@@ -29,7 +29,9 @@ class Breaks(Order):
         raise ZeroDivisionError("the user's bug")
 """
 
-TRACE = "arrival,prompt_tokens,output_tokens\n" + "".join(f"{0.2 * i:.1f},{100 + i % 7 * 50},{20 + i % 5}\n" for i in range(200))
+TRACE = "arrival,prompt_tokens,output_tokens\n" + "".join(
+    f"{0.2 * i:.1f},{100 + i % 7 * 50},{20 + i % 5}\n" for i in range(200)
+)
 
 
 def write(folder: Path, text: str = SMALL, name: str = "small.yaml") -> Path:
@@ -39,9 +41,16 @@ def write(folder: Path, text: str = SMALL, name: str = "small.yaml") -> Path:
     return path
 
 
-def replay(folder: Path, seeds: int = 1, policies: str = "[{name: turns, route: round_robin}, {name: same, route: round_robin}]") -> Path:
+def replay(
+    folder: Path,
+    seeds: int = 1,
+    policies: str = "[{name: turns, route: round_robin}, {name: same, route: round_robin}]",
+) -> Path:
     """A scenario that replays a trace."""
     (folder / "trace.csv").write_text(TRACE, encoding="utf-8")
     text = SMALL[: SMALL.index("policies:")] + f"policies: {policies}\nseeds: {seeds}\n"
     columns = "{arrival: arrival, prompt_tokens: prompt_tokens, output_tokens: output_tokens}"
-    return write(folder, text.replace("  generate: {kind: chat, requests: 300, rate: 8.0}", f"  trace: trace.csv\n  columns: {columns}"))
+    return write(
+        folder,
+        text.replace("  generate: {kind: chat, requests: 300, rate: 8.0}", f"  trace: trace.csv\n  columns: {columns}"),
+    )

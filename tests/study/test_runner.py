@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tests.study.small import BROKEN_POLICY, SMALL, TRACE, replay, write
 
 from rota.kernel.errors import InputError
 from rota.study import store
 from rota.study.runner import run_study
 from rota.study.scenario import read
 from rota.study.statistics import league
-from tests.study.small import BROKEN_POLICY, SMALL, TRACE, replay, write
 
 
 def test_a_study_leaves_its_folder(tmp_path: Path) -> None:

@@ -4,17 +4,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.study.small import SMALL, write
 
 from rota.kernel.errors import InputError
 from rota.study.scenario import read
-from tests.study.small import SMALL, write
 
 BROKEN = {
     "unknown key": ("polices: []\n" + SMALL, "small.yaml: unknown key 'polices'; did you mean 'policies'?"),
     "unknown world": (SMALL.replace("world: serving", "world: servin"), "did you mean 'serving'?"),
     "no world": (SMALL.replace("world: serving", ""), "small.yaml: world: missing"),
     "world is a list": (SMALL.replace("world: serving", "world: [serving]"), "world: expected a name"),
-    "unknown role": (SMALL.replace("route: random", "rute: random"), "policies[1]: unknown key 'rute'; did you mean 'route'?"),
+    "unknown role": (
+        SMALL.replace("route: random", "rute: random"),
+        "policies[1]: unknown key 'rute'; did you mean 'route'?",
+    ),
     "same name": (SMALL.replace("name: luck", "name: turns"), "policies[1]: the name 'turns' is taken by policies[0]"),
     "no name": (SMALL.replace("name: luck, ", ""), "policies[1]: has no name"),
     "no policies": (SMALL[: SMALL.index("policies:")], "policies: give a list of at least one"),
@@ -65,7 +68,8 @@ def test_numbers_are_what_people_mean(tmp_path: Path) -> None:
 
 def test_set_reaches_into_lists_and_makes_missing_mappings(tmp_path: Path) -> None:
     found = read(
-        write(tmp_path), ["fleet.0.count=8", "policies.1.batch=vllm_v0", "information.output_tokens.predicted.error=0.3"]
+        write(tmp_path),
+        ["fleet.0.count=8", "policies.1.batch=vllm_v0", "information.output_tokens.predicted.error=0.3"],
     )
     assert found.sections["fleet"][0]["count"] == 8
     assert found.policies[1]["batch"] == "vllm_v0"

@@ -34,11 +34,16 @@ def replica(rules: BatchRules, **settings: int) -> Replica:
 
 
 def rules_of(name: str, budget: int = 16) -> BatchRules:
-    parameters: dict[str, dict[str, Any]] = {"sarathi": {"chunk_tokens": 8, "watermark": 0.0}, "vllm_v0": {"watermark": 0.1}}
+    parameters: dict[str, dict[str, Any]] = {
+        "sarathi": {"chunk_tokens": 8, "watermark": 0.0},
+        "vllm_v0": {"watermark": 0.1},
+    }
     return BATCHERS[name](**parameters.get(name, {})).rules(Engine(12, 4, 4, budget, 24))
 
 
-def simulate(work: Workload, fleet: list[Replica], order: str = "fcfs", route: str = "round_robin", **more: Any) -> Simulation:
+def simulate(
+    work: Workload, fleet: list[Replica], order: str = "fcfs", route: str = "round_robin", **more: Any
+) -> Simulation:
     roles = Roles(ORDERS[order](), PLACES[route](), ORDERS["fcfs"](), more.pop("victim", None))
     roles.route.bind(np.random.default_rng(1))
     run = Simulation(work, fleet, roles, **more)
@@ -123,7 +128,9 @@ def test_nothing_is_lost(caching: bool, rows: list[tuple[int, int, int, int]]) -
 def test_scaling_time_scales_results() -> None:
     rows = [(k, 3 + k % 5, 2 + k % 7, 0) for k in range(12)]
     work, engine = workload(rows), replica(rules_of("vllm_v1"))
-    twice = build({"linear": {name: 2 * value for name, value in LINEAR.items()}}, model("llama-3-8b"), gpu("a100-80g"), 1, Path())
+    twice = build(
+        {"linear": {name: 2 * value for name, value in LINEAR.items()}}, model("llama-3-8b"), gpu("a100-80g"), 1, Path()
+    )
     slower = make_workload(2 * work.arrival, work.prompt_tokens, work.output_tokens)
     first = simulate(work, [engine])
     second = simulate(slower, [Replica(**{**engine.__dict__, "timing": twice})])
@@ -162,7 +169,9 @@ def test_an_answer_that_is_none_is_an_error(answer: Any) -> None:
 
 
 def test_a_job_that_may_never_go_stays_unfinished() -> None:
-    roles = Roles(Keys(lambda jobs: np.where(jobs.prompt_tokens > 4, np.inf, 0.0)), PLACES["round_robin"](), ORDERS["fcfs"]())
+    roles = Roles(
+        Keys(lambda jobs: np.where(jobs.prompt_tokens > 4, np.inf, 0.0)), PLACES["round_robin"](), ORDERS["fcfs"]()
+    )
     run = Simulation(workload([(0, 3, 3, 0), (0, 9, 3, 0)]), [replica(rules_of("vllm_v1"))], roles)
     run.run()
     assert np.isnan(run.seconds[at.FINISH]).tolist() == [False, True]
