@@ -28,7 +28,9 @@ def run_scenario(
     try:
         study = _with_progress(scenario, folder, jobs or os.cpu_count() or 1, quiet or not sys.stderr.isatty())
     except KeyboardInterrupt:  # typer would leave with no word on how to go on
-        print(f"interrupted: what was finished is kept in {folder}; run the same command again to go on", file=sys.stderr)
+        print(
+            f"interrupted: what was finished is kept in {folder}; run the same command again to go on", file=sys.stderr
+        )
         sys.exit(130)
     table = league(study)
     write_page(study, table, folder / "report.html")

@@ -38,7 +38,8 @@ def distributions(study: "Study") -> dict[str, str]:
     found: dict[str, str] = {}
     for measure in study.measures.values():
         column = measure.per_job
-        if column and column in study.outcomes.columns and column not in found:
+        # A column without a unit is a share or a yes and no: bars say more of it than a distribution.
+        if column and measure.unit and column in study.outcomes.columns and column not in found:
             found[column] = TIMES.get(column, measure.title)
     found = found or {column: title for column, title in TIMES.items() if column in study.outcomes.columns}
     return {column: found[column] for column in sorted(found, key=lambda each: ([*list(TIMES), each]).index(each))}

@@ -52,7 +52,9 @@ def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress |
     digest = scenario.digest()
     if jobs < 1:
         raise InputError(f"jobs: expected at least 1, found {jobs}")
-    first = scenario.world.workload(scenario.case, scenario.seeds[0])  # a wrong trace is told before anything is written
+    first = scenario.world.workload(
+        scenario.case, scenario.seeds[0]
+    )  # a wrong trace is told before anything is written
     if store.open_folder(out, digest):
         return store.load(out)
     manifest: dict[str, Any] = {
@@ -121,9 +123,7 @@ def _cells(scenario: Scenario, policies: list[Mapping[str, Any]]) -> list[Cell]:
     return cells
 
 
-def _run(
-    scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int, tell: Progress, workload: Any
-) -> None:
+def _run(scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int, tell: Progress, workload: Any) -> None:
     done = total - len(todo)
     if jobs <= 1:
         worker = _Worker(scenario, out, workload)

@@ -23,8 +23,23 @@ from rota.kernel.world import Measure, RunResult
 from rota.worlds import world
 
 TABLES = ("outcomes", "series", "spans")
-ENVIRONMENT = ("rota", "python", "packages", "machine", "scenario_hash", "files", "random_workload")  # shown by the report
-OWN = {"cells", "manifest.json", "scenario.yaml", "report.html", "summary.parquet", *(f"{table}.parquet" for table in TABLES)}
+ENVIRONMENT = (
+    "rota",
+    "python",
+    "packages",
+    "machine",
+    "scenario_hash",
+    "files",
+    "random_workload",
+)  # shown by the report
+OWN = {
+    "cells",
+    "manifest.json",
+    "scenario.yaml",
+    "report.html",
+    "summary.parquet",
+    *(f"{table}.parquet" for table in TABLES),
+}
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,9 @@ def finish(folder: Path, manifest: dict[str, Any]) -> None:
             whole_table(folder / f"{table}.parquet", pl.concat([pl.scan_parquet(part) for part in parts]))
     rows = [{"policy": cell["policy"], "seed": cell["seed"], **cell["metrics"]} for cell in done]
     empty = {"policy": pl.String, "seed": pl.Int64}
-    whole_table(folder / "summary.parquet", pl.DataFrame(rows, schema=None if rows else empty, infer_schema_length=None))
+    whole_table(
+        folder / "summary.parquet", pl.DataFrame(rows, schema=None if rows else empty, infer_schema_length=None)
+    )
     manifest["knew"] = {cell["policy"]: cell["knew"] for cell in done}
     manifest["notices"] = [*_notices(done), *manifest.get("notices", [])]
     if not manifest.get("random_workload", True) and len(manifest["seeds"]) > 1 and _alike(done):
@@ -157,6 +174,10 @@ def finish(folder: Path, manifest: dict[str, Any]) -> None:
             f"all {len(manifest['seeds'])} seeds gave the same results, because nothing here is random: one seed is enough"
         )
     manifest["failures"] = [[f"{cell['policy']}, seed {cell['seed']}", cell["error"], cell["trace"]] for cell in failed]
+    manifest["cells"] = [
+        {"policy": cell["policy"], "seed": cell["seed"], "status": cell.get("error", "finished")}
+        for cell in (*done, *failed)
+    ]
     manifest["status"] = "complete"
     write_manifest(folder, manifest)
     shutil.rmtree(folder / "cells", ignore_errors=True)
@@ -177,7 +198,9 @@ def _notices(done: list[dict[str, Any]]) -> list[str]:
 def _alike(done: list[dict[str, Any]]) -> bool:
     """Whether every policy gave the same on all its seeds."""
     first: dict[str, str] = {}
-    return bool(done) and all(first.setdefault(cell["policy"], str(cell["metrics"])) == str(cell["metrics"]) for cell in done)
+    return bool(done) and all(
+        first.setdefault(cell["policy"], str(cell["metrics"])) == str(cell["metrics"]) for cell in done
+    )
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
