@@ -33,8 +33,8 @@ format: install  ## let ruff format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measured ratios and speeds, see bench/README.md
-	$(BIN)/python bench/speed.py
+bench: install  ## measured ratios and speeds,
+	$(BIN)/python -m bench.speed
 
 docs: install  ## the documentation, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,6 +1,6 @@
 """How fast the serving world simulates: requests per CPU second after compilation, start-up apart.
 
-    python bench/speed.py [--data FOLDER]
+    python -m bench.speed [--data FOLDER]
 
 FOLDER holds the traces (default: ROTA_DATA or ../shared/data beside the checkout). A row whose trace is absent is skipped and
 says so. Each figure is the best of several runs: other work on the machine only ever makes a run slower.

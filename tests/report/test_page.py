@@ -7,11 +7,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from tests.report.synthetic import NAMES, study
 
 from rota.report.league import render
 from rota.report.page import page, write_page
 from rota.study.statistics import league
-from tests.report.synthetic import NAMES, study
 
 
 def test_the_page_needs_no_network(tmp_path: Path) -> None:
@@ -63,10 +63,22 @@ def test_a_browser_draws_it(tmp_path: Path) -> None:
         pytest.skip("no chromium, chromium-browser or google-chrome on PATH: the page cannot be opened")
     made = study(tmp_path, jobs=200)
     write_page(made, league(made), tmp_path / "report.html")
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-dev-shm-usage "
-        "--disable-component-update --disable-sync --virtual-time-budget=10000 --enable-logging=stderr --window-size=1280,4000"
-    ).split()
+    switches = (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+    )
+    more = (
+        "disable-dev-shm-usage",
+        "disable-component-update",
+        "disable-sync",
+        "virtual-time-budget=10000",
+        "enable-logging=stderr",
+    )
+    flags = [f"--{switch}" for switch in (*switches, *more, "window-size=1280,4000")]
     done = subprocess.run(
         [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "report.html").as_uri()],
         capture_output=True,
