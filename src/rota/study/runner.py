@@ -6,14 +6,18 @@ cheaper than sending it, and the same to the bit.
 """
 
 import json
+import signal
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
 from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -76,10 +80,40 @@ def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress |
     tell = progress or (lambda done, total, what: None)
     tell(len(cells) - len(todo), len(cells), "compiling")
     _prepare(scenario, [cell.policy for cell in todo if cell.policy is not None and cell.seed == todo[-1].seed])
-    _run(scenario, out, todo, len(cells), min(jobs, len(todo)), tell, first)
+    with _interruptible() as check:
+
+        def told(done: int, total: int, what: str) -> None:
+            tell(done, total, what)
+            check()
+
+        _run(scenario, out, todo, len(cells), min(jobs, len(todo)), told, first)
+        check()
     manifest["bounds"], manifest["notices"] = _bounds(out)
     store.finish(out, manifest)
     return store.load(out)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Remember Ctrl-C: raised while compiled code calls back, KeyboardInterrupt is lost, so it is raised again between runs."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield lambda: None
+        return
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
 def _who_applies(scenario: Scenario) -> tuple[list[Mapping[str, Any]], list[list[str]]]:
@@ -189,8 +223,6 @@ _worker: _Worker | None = None
 
 
 def _start_worker(document: dict[str, Any], folder: Path, out: Path) -> None:
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     global _worker
     _worker = _Worker(parse(document, folder), out)

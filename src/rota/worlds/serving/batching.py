@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rota.kernel.decisions import Allot
-from rota.kernel.tables import Claims, FloatColumn
+from rota.kernel.tables import Claims, Column, FloatColumn
 
 UNLIMITED = 1 << 40
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
@@ -37,6 +37,12 @@ class BatchRules:
     reserve_tokens: int = 0  # that fixed length
     full_check: bool = False  # admit only when the whole prompt would fit
     ahead: bool = False  # the next iteration is put together while this one runs (asynchronous scheduling)
+
+
+CLAIM_COLUMNS = {
+    "wanted": Column("wanted", "tokens", "1 for a decode, what is left of the prompt for a prefill"),
+    "decoding": Column("decoding", "", "1 for a decode, 0 for a prefill"),
+}
 
 
 class Batcher(Allot):
