@@ -167,7 +167,7 @@ def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
 
 
 def spans(rows: Mapping[str, npt.NDArray[Any]], at_most: int = 400) -> dict[str, npt.NDArray[Any]]:
-    """A window of the busiest moment, for a Gantt chart: each request's wait, prefill and decode, on lanes of its replica."""
+    """The requests nearest to the arrival of the slowest one, for a Gantt chart: each request's wait, prefill and decode, on lanes of its replica."""
     done = np.flatnonzero(rows["status"] == "finished")
     if not len(done):
         return {}
@@ -184,7 +184,7 @@ def spans(rows: Mapping[str, npt.NDArray[Any]], at_most: int = 400) -> dict[str,
     columns = {
         "host": np.concatenate([rows["replica"][near]] * 3),
         "lane": np.concatenate([lane] * 3),
-        "label": np.concatenate([np.array([f"request {j}" for j in near])] * 3),
+        "label": np.concatenate([np.array([f"{kind} of request {j}" for j in near]) for kind, _, _ in pieces]),
         "kind": np.repeat([kind for kind, _, _ in pieces], len(near)),
         "start": np.concatenate([rows[start][near] for _, start, _ in pieces]),
         "end": np.concatenate([rows[end][near] for _, _, end in pieces]),

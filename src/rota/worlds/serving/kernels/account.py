@@ -37,7 +37,7 @@ from rota.worlds.serving.kernels.layout import (
 )
 
 
-@compiler.njit
+@compiler.inner
 def gap(state, seconds, weight):
     """Count `weight` tokens that came `seconds` after the one before them.
 
@@ -54,7 +54,7 @@ def gap(state, seconds, weight):
     histogram[1, position] += weight * seconds
 
 
-@compiler.njit
+@compiler.inner
 def touch(state, r, now):
     """Add the time since the last touch to the series of a host, at the quantities that held since then."""
     host, clock = host_ints(state)[r], host_floats(state)[r]
@@ -79,7 +79,7 @@ def touch(state, r, now):
         position += 1
 
 
-@compiler.njit
+@compiler.inner
 def fold(state, width):
     """Twice the width of the bins, half their number: the memory of a series does not grow with time."""
     bins = state[BINS]
@@ -94,7 +94,7 @@ def fold(state, width):
     width[BIN_SECONDS] *= 2.0
 
 
-@compiler.njit
+@compiler.inner
 def emit(state, kind, j, r, now):
     """Note an event for the policies' hooks. The caller of `advance` has made sure that there is room."""
     if not state[HOOKS]:

@@ -120,7 +120,7 @@ from rota.worlds.serving.kernels.queue import first, line_keys, push, remove
 WAITS, MUST_ASK = -1, -2
 
 
-@compiler.njit
+@compiler.inner
 def possible(state, r, j):
     """Whether a replica could ever serve a job: context limit, KV cache, and the token budget where prompts are not cut."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -134,12 +134,12 @@ def possible(state, r, j):
     return whole + host[WATERMARK] <= host[KV_BLOCKS]
 
 
-@compiler.njit
+@compiler.inner
 def outstanding(host):
     return host[QUEUED_COUNT] + host[INBOX_COUNT] + host[RUNNING_COUNT]
 
 
-@compiler.njit
+@compiler.inner
 def host_column(state, column, r):
     """The value of a host column that a route may be made of."""
     host, clock = host_ints(state)[r], host_floats(state)[r]
@@ -158,7 +158,7 @@ def host_column(state, column, r):
     return 0.0
 
 
-@compiler.njit
+@compiler.inner
 def cheapest(state, j):
     """The host with the smallest cost among those that can take the job now; fewest decisions, then id, break ties."""
     hosts = host_ints(state)
@@ -182,7 +182,7 @@ def cheapest(state, j):
     return best
 
 
-@compiler.njit
+@compiler.inner
 def any_possible(state, j, samples):
     """Whether one of the sampled hosts could ever serve the job; if not, all hosts are candidates."""
     for k in range(state[SAMPLE_WIDTH]):
@@ -191,7 +191,7 @@ def any_possible(state, j, samples):
     return False
 
 
-@compiler.njit
+@compiler.inner
 def place(state, j, r, now):
     """Hand a job to a host."""
     job, seconds = job_ints(state), job_floats(state)
@@ -219,7 +219,7 @@ def place(state, j, r, now):
         clock[NOW] = now
 
 
-@compiler.njit
+@compiler.inner
 def arrive(state, j, now):
     """A job arrives at the router. Returns whether some replica could serve it; if not, it is rejected."""
     job = job_ints(state)
@@ -236,7 +236,7 @@ def arrive(state, j, now):
     return False
 
 
-@compiler.njit
+@compiler.inner
 def dispatch(state, now):
     """Send waiting jobs to hosts, in the order of the router's line; the first that must wait stops the line."""
     job_ints(state)
@@ -267,7 +267,7 @@ def dispatch(state, now):
     return DONE
 
 
-@compiler.njit
+@compiler.inner
 def issue(state, now):
     """Closed loop: the next request of the trace is sent, after its think time."""
     if state[ISSUED] >= state[JOBS]:
@@ -289,7 +289,7 @@ def issue(state, now):
     heap[child] = j
 
 
-@compiler.njit
+@compiler.inner
 def next_pending(state):
     """Take the earliest pending request of a closed loop; equal times: the smaller number."""
     arrival = job_floats(state)[ARRIVAL]
@@ -314,14 +314,14 @@ def next_pending(state):
     return taken
 
 
-@compiler.njit
+@compiler.inner
 def issue_finished(state, before, now):
     """Closed loop: every request that ended lets its user send the next one."""
     for _ in range(state[FINISHED] - before):
         issue(state, now)
 
 
-@compiler.njit
+@compiler.inner
 def run_host(state, r, until):
     """Run one host on its own: completions up to `until`, decisions before it."""
     host, clock = host_ints(state)[r], host_floats(state)[r]
@@ -359,7 +359,7 @@ def advance_apart(state, until):
     return DONE if state[FINISHED] == state[JOBS] else UNTIL
 
 
-@compiler.njit
+@compiler.inner
 def next_event(state):
     """The next event as (time, kind, number): 0 completion, 1 arrival, 2 dispatch, 3 begin; kind -1 when there is none."""
     hosts, clocks = host_ints(state), host_floats(state)

@@ -143,12 +143,12 @@ from rota.worlds.serving.kernels.queue import before, first, order_keys, push, r
 IDLE, STARTED, ASK = range(3)
 
 
-@compiler.njit
+@compiler.inner
 def blocks_for(tokens, block_tokens):
     return (tokens + block_tokens - 1) // block_tokens
 
 
-@compiler.njit
+@compiler.inner
 def held(state, r, j):
     """KV blocks that a running job holds."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -157,7 +157,7 @@ def held(state, r, j):
     return blocks_for(context(job, host, j) + host[DECODING_NOW], host[BLOCK_TOKENS])
 
 
-@compiler.njit
+@compiler.inner
 def release(state, r, j):
     """Give the blocks of a running job back."""
     host = host_ints(state)[r]
@@ -168,7 +168,7 @@ def release(state, r, j):
     job_ints(state)[HELD_BLOCKS, j] = 0
 
 
-@compiler.njit
+@compiler.inner
 def leave_prefills(state, r, j):
     host = host_ints(state)[r]
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
@@ -180,7 +180,7 @@ def leave_prefills(state, r, j):
         prefills[k] = prefills[k + 1]
 
 
-@compiler.njit
+@compiler.inner
 def preempt(state, r, j):
     """Displace a running job: its blocks are free, what it had computed is lost, it waits again (recompute)."""
     job, seconds = job_ints(state), job_floats(state)
@@ -203,7 +203,7 @@ def preempt(state, r, j):
     emit(state, E_PREEMPT, j, r, clock[NOW])
 
 
-@compiler.njit
+@compiler.inner
 def is_fresh(state, r, j):
     fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host_ints(state)[r, FRESH_COUNT]):
@@ -212,7 +212,7 @@ def is_fresh(state, r, j):
     return False
 
 
-@compiler.njit
+@compiler.inner
 def last_running(state, r):
     """The running job to displace: the first to go by the victim order, otherwise the last of the order."""
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
@@ -232,7 +232,7 @@ def last_running(state, r):
     return chosen
 
 
-@compiler.njit
+@compiler.inner
 def cut_chunks(state, r):
     """Give every prefill under way its share of the token budget, and count the blocks that decodes and prefills need."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -252,7 +252,7 @@ def cut_chunks(state, r):
     return need
 
 
-@compiler.njit
+@compiler.inner
 def grow(state, r):
     """Let everything that runs have its blocks for this iteration; displace jobs until they fit. Returns how many were displaced.
 
@@ -278,7 +278,7 @@ def grow(state, r):
     return displaced
 
 
-@compiler.njit
+@compiler.inner
 def reserve(state, r, j, tokens):
     """Set blocks aside so that a prefilling job can hold so many tokens."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -293,7 +293,7 @@ def reserve(state, r, j, tokens):
         call_entry(state[EXTEND_ENTRY], state[SELF], r, j, job[HELD_BLOCKS, j], tokens)
 
 
-@compiler.njit
+@compiler.inner
 def fits(state, r, j, chunk, hits, idle_hits):
     """Whether there are blocks for a job to begin (`hits` of them cached, `idle_hits` of those held by nobody)."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -306,7 +306,7 @@ def fits(state, r, j, chunk, hits, idle_hits):
     return blocks_for(tokens, host[BLOCK_TOKENS]) - hits + idle_hits + host[WATERMARK] <= host[FREE]
 
 
-@compiler.njit
+@compiler.inner
 def admit(state, r, budget):
     """Admit waiting jobs in their order while slots, tokens and blocks last. Returns ASK when the policy must be asked first."""
     job, seconds = job_ints(state), job_floats(state)
@@ -377,7 +377,7 @@ def admit(state, r, budget):
     return STARTED
 
 
-@compiler.njit
+@compiler.inner
 def measure(state, r, decodes):
     """Fill the features of the iteration that is about to start; returns whether there is anything in it."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -410,7 +410,7 @@ def measure(state, r, decodes):
     return tokens > 0
 
 
-@compiler.njit
+@compiler.inner
 def catch_up(state, r):
     """Asynchronous scheduling: an iteration is put together while the one before it runs.
 
@@ -430,7 +430,7 @@ def catch_up(state, r):
     return seen
 
 
-@compiler.njit
+@compiler.inner
 def start(state, r):
     """Start the iteration that has been put together. Returns STARTED, or IDLE when it is empty."""
     host, clock = host_ints(state)[r], host_floats(state)[r]
@@ -451,14 +451,14 @@ def start(state, r):
     return STARTED
 
 
-@compiler.njit
+@compiler.inner
 def short(state, r):
     """Whether what runs needs more blocks than are free."""
     host = host_ints(state)[r]
     return host[RUNNING_COUNT] > 0 and cut_chunks(state, r) > host[FREE]
 
 
-@compiler.njit
+@compiler.inner
 def ask(state, r, kind):
     """Prepare a question about the jobs of a host: their numbers, waiting ones first, then those that may be displaced."""
     host = host_ints(state)[r]
@@ -479,7 +479,7 @@ def ask(state, r, kind):
     return ASK
 
 
-@compiler.njit
+@compiler.inner
 def begin(state, r):
     """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
     host = host_ints(state)[r]
@@ -512,7 +512,7 @@ def begin(state, r):
     return start(state, r)
 
 
-@compiler.njit
+@compiler.inner
 def finish(state, r, j, now):
     """A job has all its tokens."""
     job, seconds = job_ints(state), job_floats(state)
@@ -537,7 +537,7 @@ def finish(state, r, j, now):
     emit(state, E_FINISH, j, r, now)
 
 
-@compiler.njit
+@compiler.inner
 def complete_decodes(state, r, now):
     """Every decoder has one token more; those that have all of theirs are done."""
     job, seconds = job_ints(state), job_floats(state)
@@ -557,7 +557,7 @@ def complete_decodes(state, r, now):
         finish(state, r, heap[0], now)
 
 
-@compiler.njit
+@compiler.inner
 def complete_prefills(state, r, now):
     """Chunks are computed; a prompt that is whole gives its next token and the job joins the decoders."""
     job, seconds = job_ints(state), job_floats(state)
@@ -586,7 +586,7 @@ def complete_prefills(state, r, now):
     host[PREFILL_COUNT] = kept
 
 
-@compiler.njit
+@compiler.inner
 def complete(state, r):
     """End the iteration of a host: tokens are out, jobs end, the host is ready for the next."""
     host, clock = host_ints(state)[r], host_floats(state)[r]

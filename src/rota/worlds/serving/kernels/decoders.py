@@ -36,24 +36,24 @@ from rota.worlds.serving.kernels.layout import (
 )
 
 
-@compiler.njit
+@compiler.inner
 def context(job, host, j):
     """Tokens of a decoding job in the KV cache of its host."""
     return job[BASE, j] + host[STEP] - job[JOINED, j]
 
 
-@compiler.njit
+@compiler.inner
 def generated(job, host, j):
     """Tokens that a job has produced."""
     return job[GENERATED, j] + (host[STEP] - job[JOINED, j] if job[STATE, j] == DECODING else 0)
 
 
-@compiler.njit
+@compiler.inner
 def ends_before(job, a, b):
     return job[ENDS, a] < job[ENDS, b] or (job[ENDS, a] == job[ENDS, b] and a < b)
 
 
-@compiler.njit
+@compiler.inner
 def sift_up(job, heap, child):
     j = heap[child]
     while child > 0:
@@ -65,7 +65,7 @@ def sift_up(job, heap, child):
     heap[child] = j
 
 
-@compiler.njit
+@compiler.inner
 def sift_down(job, heap, count, parent):
     j = heap[parent]
     while True:
@@ -81,7 +81,7 @@ def sift_down(job, heap, count, parent):
     heap[parent] = j
 
 
-@compiler.njit
+@compiler.inner
 def join(state, r, j):
     """A job whose prefill is done, with GENERATED tokens out and its TARGET tokens in KV, begins to decode."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -107,7 +107,7 @@ def join(state, r, j):
             host[BASE_LOW] = start
 
 
-@compiler.njit
+@compiler.inner
 def drop(state, r, j):
     """A decoding job stops: it is out of every count, its GENERATED is up to date."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -140,7 +140,7 @@ def drop(state, r, j):
         extremes(job, host, heap)
 
 
-@compiler.njit
+@compiler.inner
 def extremes(job, host, heap):
     """Largest and smallest context of the decoders, relative to the step counter."""
     for position in range(host[DECODES]):
@@ -151,7 +151,7 @@ def extremes(job, host, heap):
             host[BASE_LOW] = start
 
 
-@compiler.njit
+@compiler.inner
 def stop_running(state, r, j):
     """Take a job out of the list of running jobs, which keeps the order of admission."""
     host = host_ints(state)[r]

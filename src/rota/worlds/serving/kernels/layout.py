@@ -97,27 +97,27 @@ HISTOGRAM_LOW = 0x3E1 << 10  # 2^-30 s, about a nanosecond
 HISTOGRAM_ROOM = 48 << 10
 
 
-@compiler.njit
+@compiler.inner
 def whole_state(address):
     """The int64 vector behind its address, for entries."""
     return carray(pointer(address), (SCALARS,), np.int64)
 
 
-@compiler.njit
+@compiler.inner
 def job_ints(state):
     return ints_at(state[A_JOB_INTS], JOB_INTS, state[JOBS])
 
 
-@compiler.njit
+@compiler.inner
 def job_floats(state):
     return floats_at(state[A_JOB_FLOATS], JOB_FLOATS, state[JOBS])
 
 
-@compiler.njit
+@compiler.inner
 def host_ints(state):
     return ints_at(state[A_HOST_INTS], state[HOSTS], HOST_INTS)
 
 
-@compiler.njit
+@compiler.inner
 def host_floats(state):
     return floats_at(state[A_HOST_FLOATS], state[HOSTS], HOST_FLOATS)

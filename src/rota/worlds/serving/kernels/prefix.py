@@ -51,14 +51,14 @@ HASH, HOLDERS, PREVIOUS, NEXT, BLOCK_FIELDS = range(5)
 NOBODY = -1
 
 
-@compiler.njit
+@compiler.inner
 def block_fields(state, r):
     return ints_at(state[A_BLOCKS], state[HOSTS] * BLOCK_FIELDS, state[BLOCK_ROOM])[
         r * BLOCK_FIELDS : (r + 1) * BLOCK_FIELDS
     ]
 
 
-@compiler.njit
+@compiler.inner
 def block_hash(state, host, j, k):
     """Identity of the k-th full block of a job: from the trace inside the prompt, otherwise its own."""
     job = job_ints(state)
@@ -80,12 +80,12 @@ def block_hash(state, host, j, k):
     return state[PREFIX_COUNT] * shares + j * state[TABLE_ROOM] + k
 
 
-@compiler.njit
+@compiler.inner
 def home(key, room):
     return (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & np.uint64(room - 1)
 
 
-@compiler.njit
+@compiler.inner
 def find(keys, key):
     """Position of a key in the map, or of the empty place where it belongs."""
     room = len(keys)
@@ -95,7 +95,7 @@ def find(keys, key):
     return position
 
 
-@compiler.njit
+@compiler.inner
 def forget(keys, values, key):
     """Delete a key; those behind it move up, so that no tombstones are needed."""
     room = len(keys)
@@ -112,7 +112,7 @@ def forget(keys, values, key):
     keys[hole] = NOBODY
 
 
-@compiler.njit
+@compiler.inner
 def cached_blocks(state, r, j):
     """How many leading blocks of a job are in the cache, and how many of those nobody holds.
 
@@ -133,7 +133,7 @@ def cached_blocks(state, r, j):
     return hits, idle
 
 
-@compiler.njit
+@compiler.inner
 def unlink(host, fields, b):
     """Take a block out of the queue of free blocks."""
     before, after = fields[PREVIOUS, b], fields[NEXT, b]
@@ -148,14 +148,14 @@ def unlink(host, fields, b):
     host[FREE] -= 1
 
 
-@compiler.njit
+@compiler.inner
 def table(state, r, j):
     """The blocks of a running job, in the order of its tokens."""
     tables = ints_at(state[A_TABLES], state[HOSTS] * state[RUNNING_ROOM], state[TABLE_ROOM])
     return tables[r * state[RUNNING_ROOM] + job_ints(state)[SLOT, j]]
 
 
-@compiler.njit
+@compiler.inner
 def open_table(state, r, j, hits):
     """Give a job a block table that begins with its cached blocks."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -175,7 +175,7 @@ def open_table(state, r, j, hits):
     job[REGISTERED, j] = hits
 
 
-@compiler.njit
+@compiler.inner
 def register(state, r, j, tokens):
     """Make the full blocks among a job's first `tokens` tokens findable."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -192,7 +192,7 @@ def register(state, r, j, tokens):
     job[REGISTERED, j] = max(job[REGISTERED, j], full)
 
 
-@compiler.njit
+@compiler.inner
 def extend_table(state, r, j, wanted, tokens):
     """Give a job blocks up to `wanted`, the least recently freed first, and name those that `tokens` tokens fill."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -211,7 +211,7 @@ def extend_table(state, r, j, wanted, tokens):
     register(state, r, j, tokens)
 
 
-@compiler.njit
+@compiler.inner
 def extend_decoders(state, r):
     """A new block for each decoder whose last one is full."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -223,7 +223,7 @@ def extend_decoders(state, r):
             extend_table(state, r, j, tokens // host[BLOCK_TOKENS] + 1, tokens)
 
 
-@compiler.njit
+@compiler.inner
 def release_table(state, r, j):
     """A job lets go of its blocks, the last one first; they keep their content until they are needed."""
     job, host = job_ints(state), host_ints(state)[r]

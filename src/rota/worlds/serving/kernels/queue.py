@@ -23,7 +23,7 @@ from rota.worlds.serving.kernels.layout import (
 )
 
 
-@compiler.njit
+@compiler.inner
 def before(keys, arrival, a, b):
     """Whether job a goes before job b: keys lexicographically, then arrival, then id."""
     for k in range(keys.shape[1]):
@@ -34,12 +34,12 @@ def before(keys, arrival, a, b):
     return a < b
 
 
-@compiler.njit
+@compiler.inner
 def order_keys(state):
     return floats_at(state[A_KEYS], state[JOBS], state[KEY_WIDTH])
 
 
-@compiler.njit
+@compiler.inner
 def line_keys(state, line):
     """Keys of a line: those of the hosts, or of the router's own line, which is the last."""
     if line == state[HOSTS]:
@@ -47,12 +47,12 @@ def line_keys(state, line):
     return order_keys(state)
 
 
-@compiler.njit
+@compiler.inner
 def line_count(state, line):
     return state[WAITING_AT_ROUTER] if line == state[HOSTS] else host_ints(state)[line, QUEUED_COUNT]
 
 
-@compiler.njit
+@compiler.inner
 def set_count(state, line, count):
     if line == state[HOSTS]:
         state[WAITING_AT_ROUTER] = count
@@ -60,12 +60,12 @@ def set_count(state, line, count):
         host_ints(state)[line, QUEUED_COUNT] = count
 
 
-@compiler.njit
+@compiler.inner
 def is_scanned(state, line):
     return state[HOLD_DYNAMIC] if line == state[HOSTS] else state[DYNAMIC]
 
 
-@compiler.njit
+@compiler.inner
 def push(state, line, job):
     """Put a job into a line. The caller has made sure that there is room."""
     count = line_count(state, line)
@@ -85,7 +85,7 @@ def push(state, line, job):
     waiting[child] = job
 
 
-@compiler.njit
+@compiler.inner
 def first(state, line):
     """Position of the job that goes first, -1 when none may go now."""
     count = line_count(state, line)
@@ -102,7 +102,7 @@ def first(state, line):
     return -1 if keys[waiting[best], 0] == np.inf else best
 
 
-@compiler.njit
+@compiler.inner
 def remove(state, line, position):
     """Take the job at a position out of a line."""
     count = line_count(state, line) - 1

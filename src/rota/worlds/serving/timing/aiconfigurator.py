@@ -47,7 +47,7 @@ _FASTER = 1.1  # a row may beat the data sheet by boost clocks, not by more
 _SHAPES = 4  # nearest measured (n, k) that a product is read from
 
 
-@compiler.njit
+@compiler.inner
 def _bracket(table: Any, start: int, size: int, query: float) -> tuple[int, float]:
     """Index of the grid cell and the position in it: below 0 held at 0, above 1 beyond the last point."""
     low, high = 0, size - 1
@@ -60,7 +60,7 @@ def _bracket(table: Any, start: int, size: int, query: float) -> tuple[int, floa
     return low, max(0.0, (query - table[start + low]) / (table[start + low + 1] - table[start + low]))
 
 
-@compiler.njit
+@compiler.inner
 def _line(table: Any, start: int, size: int, query: float) -> tuple[float, bool]:
     """Linear interpolation in `size` keys followed by `size` values."""
     cell, share = _bracket(table, start, size, query)

@@ -81,7 +81,7 @@ LINK_LATENCY = (
 _HEAD = 26
 
 
-@compiler.njit
+@compiler.inner
 def _bracket(table: Any, start: int, size: int, query: float) -> tuple[int, float]:
     """Index of the grid cell and the position in it: below 0 held at 0, above 1 beyond the last point."""
     low, high = 0, size - 1
@@ -94,7 +94,7 @@ def _bracket(table: Any, start: int, size: int, query: float) -> tuple[int, floa
     return low, max(0.0, (query - table[start + low]) / (table[start + low + 1] - table[start + low]))
 
 
-@compiler.njit
+@compiler.inner
 def _line(table: Any, start: int, size: int, query: float) -> tuple[float, bool]:
     """Linear interpolation in `size` keys followed by `size` values."""
     cell, share = _bracket(table, start, size, query)
@@ -102,7 +102,7 @@ def _line(table: Any, start: int, size: int, query: float) -> tuple[float, bool]
     return value + share * (table[start + size + cell + 1] - value), share > 1.0
 
 
-@compiler.njit
+@compiler.inner
 def _plane(table: Any, start: int, columns: int, kp: int, share_kp: float, kd: int, share_kd: float) -> Any:
     """Bilinear in (context of prefills, mean context of decodes) at one (chunk, decodes)."""
     at = start + kp * columns + kd
@@ -113,7 +113,7 @@ def _plane(table: Any, start: int, columns: int, kp: int, share_kp: float, kd: i
     return low + share_kp * (table[at] + share_kd * (table[at + 1] - table[at]) - low)
 
 
-@compiler.njit
+@compiler.inner
 def _attention(
     table: Any, head: Any, pc: int, share_pc: float, kp: int, share_kp: float, nd: int, share_nd: float, context: float
 ) -> Any:
@@ -135,7 +135,7 @@ def _attention(
     return value
 
 
-@compiler.njit
+@compiler.inner
 def _bin(table: Any, start: int, size: int, value: float) -> int:
     """The first bin whose upper edge is not below the value; the last one is open."""
     index = 0
@@ -144,7 +144,7 @@ def _bin(table: Any, start: int, size: int, value: float) -> int:
     return index
 
 
-@compiler.njit
+@compiler.inner
 def _alpha(
     table: Any, head: Any, pc: int, share_pc: float, n: float, rate: float, longest: float, context: float
 ) -> float:
@@ -164,7 +164,7 @@ def _alpha(
     return float(table[at + sizes[3] + cell])
 
 
-@compiler.njit
+@compiler.inner
 def _batch_attention(table: Any, head: Any, seen: Any) -> tuple[float, bool]:
     """Seconds of all attention layers, and whether the batch is outside the profile."""
     decodes, axes, chunks = seen[DECODES], int(head[_AT_AXES]), int(head[_CHUNKS])
@@ -187,7 +187,7 @@ def _batch_attention(table: Any, head: Any, seen: Any) -> tuple[float, bool]:
     return value, outside
 
 
-@compiler.njit
+@compiler.inner
 def _experts(table: Any, head: Any, tokens: float) -> tuple[float, bool]:
     """Seconds of all expert layers: bilinear in (activated experts, tokens)."""
     rows, columns, at = int(head[_MOE_EXPERTS]), int(head[_MOE_TOKENS]), int(head[_AT_MOE])

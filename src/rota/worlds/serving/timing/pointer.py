@@ -11,7 +11,7 @@ from rota.kernel.compile import Compiler, pointer
 compiler = Compiler(Path(__file__).parent)
 
 
-@compiler.njit
+@compiler.inner
 def float_array(address: int, size: int) -> Any:
     """The `size` float64 numbers at an address. The caller keeps the memory alive; nothing is checked."""
     return carray(pointer(address), (size,), np.float64)

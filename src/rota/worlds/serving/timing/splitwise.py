@@ -34,7 +34,7 @@ _PROMPTS, _DECODES, _MIXED, _FLOOR = 1, 2, 3, 4  # _FLOOR: lowest share of the f
 _HEAD = 5
 
 
-@compiler.njit
+@compiler.inner
 def _line(table: Any, start: int, size: int, query: float, floor: float) -> tuple[float, bool]:
     """Linear interpolation in `size` keys followed by `size` values."""
     cell = 0

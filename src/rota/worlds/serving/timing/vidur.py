@@ -60,7 +60,7 @@ _MLP = ("mlp_up_proj", "mlp_down_proj", "mlp_act")
 _OPERATIONS = (*_SAVE_FIRST, *_MLP, "attn_kv_cache_save", "input_layernorm", "post_attention_layernorm", "add")
 
 
-@compiler.njit
+@compiler.inner
 def _cell(table: Any, start: int, columns: int, row: int, column: int, rows: int) -> Any:
     """A cell of a flat (rows, columns) table; beyond the edges on along the line from the middle of the axis."""
     r = min(row, rows - 1)
