@@ -123,7 +123,7 @@ def test_vllm_on_an_rtx_4090(shared_data: Path, repository: Path) -> None:
 
 
 def test_vllm_on_an_rtx_pro_6000(shared_data: Path, repository: Path) -> None:
-    """TPOT within 1.5 %. TTFT and E2E miss their goals of 4 and 2 % by under one point: see docs/worlds/serving.md."""
+    """TPOT within 1.5 %. TTFT and E2E miss their goals of 4 and 2 % by under one point: see docs/measured.md."""
     folder = shared_data / "traces/llmservingsim"
     scenario = read(
         repository / "examples/serving/parity-real-vllm.yaml",

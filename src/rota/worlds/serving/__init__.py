@@ -1,1 +1,1 @@
-"""TODO."""
+"""LLM serving: replaying request traces on a simulated fleet under competing schedulers."""
