@@ -5,13 +5,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from rota.kernel.decisions import Order, Place
+from rota.kernel.decisions import Order, Place, ranked
 from rota.kernel.errors import InputError
 from rota.kernel.streams import generator
-from rota.kernel.tables import AnyColumn, Column, Hosts, Jobs
+from rota.kernel.tables import AnyColumn, Claims, Column, FloatColumn, Hosts, Jobs
 from rota.rules import ALLOTS, ORDERS, PLACES
+from rota.rules.arrival import FirstCome
 from rota.rules.balance import LeastWork
+from rota.rules.budget import WeightedSharing
 from rota.rules.sampling import PowerOfTwo, RandomPlace
+from rota.rules.size import ShortestRemaining
 from rota.testing.conformance import ConformanceSuite, Subject
 
 TOKENS = {"outstanding_tokens": Column("outstanding_tokens", "tokens", "tokens to be processed at the host")}
@@ -23,6 +26,9 @@ class TestRules(ConformanceSuite):
     subjects: ClassVar = {
         **{f"order-{name}": Subject(rule, "order") for name, rule in ORDERS.items()},
         **{f"place-{name}": Subject(rule, "place", many=True) for name, rule in PLACES.items()},
+        **{
+            f"allot-{name}": Subject(rule, "allot") for name, rule in ALLOTS.items() if name != "discriminatory_sharing"
+        },
         "power_of_one": Subject(lambda: PowerOfTwo(d=1), "place", many=True),
         "power_of_all": Subject(lambda: PowerOfTwo(d=99), "place", many=True),
         "least_tokens": Subject(lambda: LeastWork(by="outstanding_tokens"), "place", host_columns=TOKENS),
@@ -30,9 +36,9 @@ class TestRules(ConformanceSuite):
 
 
 def test_the_rooms_hold_what_they_say() -> None:
-    assert list(ORDERS) == ["fcfs", "lcfs", "sjf", "srpt", "las", "priority", "edf", "random"]
+    assert list(ORDERS) == ["fcfs", "lcfs", "sjf", "srpt", "psjf", "las", "priority", "edf", "random"]
     assert list(PLACES) == ["random", "round_robin", "least_outstanding", "least_queued", "power_of_two", "least_work"]
-    assert not ALLOTS
+    assert list(ALLOTS) == ["processor_sharing", "weighted_sharing", "discriminatory_sharing"]
     assert all(issubclass(rule, Order) for rule in ORDERS.values())
     assert all(issubclass(rule, Place) for rule in PLACES.values())
 
@@ -46,6 +52,38 @@ JOBS = {
     "priority": np.array([2, 0, 1, 0]),
     "due": np.array([np.inf, 20.0, 12.0, np.inf]),
 }
+
+
+@pytest.mark.parametrize("name", ["srpt", "las"])
+def test_a_rank_says_what_the_keys_say(name: str) -> None:
+    rule = ORDERS[name]()
+    table = {**JOBS, "size": JOBS["remaining"] + JOBS["attained"]}
+    jobs = Jobs({column: table[column] for column in {*rule.reads, "attained"}})
+    rank = rule.rank(jobs)
+    assert rank is not None
+    np.testing.assert_array_equal(rank.at(jobs.attained)[:, 1], rule.keys(jobs, 0.0))
+
+
+def test_a_subclass_with_keys_of_its_own_is_not_spoken_for_by_an_inherited_rank() -> None:
+    class Reversed(ShortestRemaining):
+        def keys(self, jobs: Jobs, now: float) -> FloatColumn:
+            return -jobs.remaining
+
+    assert ranked(ShortestRemaining())
+    assert not ranked(Reversed())
+    assert not ranked(FirstCome())
+
+
+@pytest.mark.parametrize(("amounts", "weights"), [([0.25] * 4, [1, 1, 1, 1]), ([0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4])])
+def test_proportional_shares_of_one_server(amounts: list[float], weights: list[int]) -> None:
+    rule = WeightedSharing()
+    claims = Claims({"weight": np.array(weights, np.float64)})
+    np.testing.assert_allclose(rule.amounts(claims, {"servers": 1.0}, 0.0), amounts)
+
+
+def test_nobody_gets_more_than_one_server_and_the_rest_is_shared() -> None:
+    claims = Claims({"weight": np.array([8.0, 1.0, 1.0])})
+    np.testing.assert_allclose(WeightedSharing().amounts(claims, {"servers": 2.0}, 0.0), [1.0, 0.5, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +106,7 @@ def test_orders_by_hand(name: str, expected: list[int]) -> None:
 
 
 def test_only_rules_that_follow_service_displace_and_share() -> None:
-    assert {name for name, rule in ORDERS.items() if rule.preemptive} == {"srpt", "las"}
+    assert {name for name, rule in ORDERS.items() if rule.preemptive} == {"srpt", "psjf", "las"}
     assert {name for name, rule in ORDERS.items() if rule.ties == "share"} == {"las"}
     assert {name for name, rule in ORDERS.items() if rule.asked != "arrival"} == {"srpt", "las"}
 

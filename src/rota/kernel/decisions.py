@@ -79,8 +79,41 @@ def hooks(policy: Policy) -> tuple[str, ...]:
     return tuple(name for name in HOOKS if getattr(type(policy), name) is not getattr(Policy, name))
 
 
+@dataclass(frozen=True)
+class Rank:
+    """Keys that depend on nothing that moves but a job's own attained service, in pieces.
+
+    In piece p, while ``attained < until[row, p]``, the key is ``(level[row, p], start[row, p] + slope[p] * attained)``. A world that
+    knows a rank need not ask again. Scully, Harchol-Balter and Scheller-Wolf, SOAP: One clean analysis of all age-based
+    scheduling policies, 2018.
+
+    Attributes:
+        until, level, start: shape ``(rows, pieces)``, or ``(1, pieces)`` when all jobs have the same; the last `until` is inf.
+        slope: shape ``(pieces,)``, change of the key for each second of service; never positive, unless equals share.
+    """
+
+    until: FloatColumn
+    level: FloatColumn
+    start: FloatColumn
+    slope: FloatColumn
+
+    @classmethod
+    def line(cls, start: FloatColumn, slope: float) -> "Rank":
+        """One piece: ``start + slope * attained``."""
+        column = np.asarray(start, np.float64).reshape(-1, 1)
+        return cls(np.full_like(column, np.inf), np.zeros_like(column), column, np.array([slope]))
+
+    def at(self, attained: FloatColumn) -> FloatColumn:
+        """The keys (level, value) of jobs that have received `attained` seconds of service, shape ``(rows, 2)``."""
+        rows = np.arange(len(attained)) if len(self.until) > 1 else np.zeros(len(attained), np.int64)
+        piece = (attained[:, None] >= self.until[rows]).sum(axis=1)
+        return np.column_stack([self.level[rows, piece], self.start[rows, piece] + self.slope[piece] * attained])
+
+
 class Order(Policy):
     """Who goes first?
+
+    A subclass gives `keys`, or `rank` where keys follow from attained service alone (then it reads `attained`), or both if they agree.
 
     Attributes:
         asked: ``"arrival"``: keys never change after arrival; ``"decision"``: once for each decision; ``"pick"``: again after each pick.
@@ -94,7 +127,14 @@ class Order(Policy):
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         """Keys, shape ``(rows,)`` or ``(rows, k)`` compared lexicographically; smallest first, ``inf`` = not now."""
-        raise NotImplementedError(f"{type(self).__name__} defines no keys")
+        rank = self.rank(jobs)
+        if rank is None:
+            raise NotImplementedError(f"{type(self).__name__} defines no keys")
+        return rank.at(jobs.attained)
+
+    def rank(self, jobs: Jobs) -> Rank | None:
+        """The keys as functions of attained service, where they are that. Must not depend on what `jobs` have attained so far."""
+        return None
 
     def review(self, jobs: Jobs, now: float) -> float:
         """The next time at which the answer changes without an event, ``inf`` when none does."""
@@ -139,6 +179,10 @@ class Allot(Policy):
     def amounts(self, claims: Claims, budget: Mapping[str, float], now: float) -> FloatColumn:
         """Amounts, shape ``(rows,)`` or ``(rows, k)``, within the first limit of `budget`; the world enforces the others row by row."""
         raise NotImplementedError(f"{type(self).__name__} defines no amounts")
+
+    def review(self, claims: Claims, now: float) -> float:
+        """The next time at which the answer changes without an event, ``inf`` when none does."""
+        return float("inf")
 
 
 class Plan(Policy):
@@ -190,6 +234,12 @@ class System:
                 yield f"{role}.where", member.where
             elif member is not None:
                 yield role, member
+
+
+def ranked(order: Order) -> bool:
+    """Whether `rank` speaks for an order: a subclass that writes new `keys` only is asked for these."""
+    line = [kind for kind in type(order).__mro__ if {"rank", "keys"} & vars(kind).keys()]
+    return line[0] is not Order and "rank" in vars(line[0])
 
 
 def checked(answer: Any, shape: Sequence[int], policy: Policy, what: str, now: float) -> FloatColumn:

@@ -5,7 +5,8 @@ RotaError
  |-- MissingExtraError  an optional dependency is not installed (exit code 2)
  |-- PolicyError        a policy answered with something that is not an answer
  |    `-- NotRevealed   a policy read a column that it did not declare or may not see
- `-- InfeasibleError    no schedule satisfies the constraints
+ |-- InfeasibleError    no schedule satisfies the constraints
+ `-- BrokenRunError     a finished run or schedule fails its independent check
 
 A message is one line: where, which rule, what was found, what to do.
 """
@@ -36,6 +37,10 @@ class NotRevealed(PolicyError, AttributeError):
 
 class InfeasibleError(RotaError):
     """The problem has no feasible schedule."""
+
+
+class BrokenRunError(RotaError):
+    """A finished run fails its independent check: a bug, in rota or in a world's extension; its results are not to be used."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -96,11 +96,11 @@ class Table:
         return tuple(self._values)
 
     @classmethod
-    def over(cls, values: dict[str, AnyColumn], columns: Mapping[str, Column], rows: int) -> Self:
-        """A table over the caller's own read-only arrays, without copying: for worlds that reuse their buffers."""
+    def over(cls, values: dict[str, AnyColumn], columns: dict[str, Column], rows: int) -> Self:
+        """A table over the caller's own read-only arrays and names, without copying: for worlds that reuse their buffers."""
         table = cls.__new__(cls)
         table._values = values
-        table._columns = dict(columns)
+        table._columns = columns
         table._rows = rows
         return table
 

@@ -8,16 +8,18 @@ into a policy.
 from rota.kernel.decisions import Allot, Order, Place
 from rota.rules.arrival import FirstCome, LastCome, RandomOrder
 from rota.rules.balance import LeastOutstanding, LeastQueued, LeastWork, RoundRobin
+from rota.rules.budget import DiscriminatorySharing, ProcessorSharing, WeightedSharing
 from rota.rules.due import EarliestDue, PriorityFirst
 from rota.rules.sampling import PowerOfTwo, RandomPlace
 from rota.rules.service import LeastAttained
-from rota.rules.size import ShortestFirst, ShortestRemaining
+from rota.rules.size import PreemptiveShortest, ShortestFirst, ShortestRemaining
 
 ORDERS: dict[str, type[Order]] = {
     "fcfs": FirstCome,
     "lcfs": LastCome,
     "sjf": ShortestFirst,
     "srpt": ShortestRemaining,
+    "psjf": PreemptiveShortest,
     "las": LeastAttained,
     "priority": PriorityFirst,
     "edf": EarliestDue,
@@ -31,4 +33,8 @@ PLACES: dict[str, type[Place]] = {
     "power_of_two": PowerOfTwo,
     "least_work": LeastWork,
 }
-ALLOTS: dict[str, type[Allot]] = {}  # none is independent of the world so far
+ALLOTS: dict[str, type[Allot]] = {
+    "processor_sharing": ProcessorSharing,
+    "weighted_sharing": WeightedSharing,
+    "discriminatory_sharing": DiscriminatorySharing,
+}

@@ -6,7 +6,9 @@ Wierman, The Foreground-Background queue: a survey, Performance Evaluation 2008.
 
 from dataclasses import dataclass
 
-from rota.kernel.decisions import Order
+import numpy as np
+
+from rota.kernel.decisions import Order, Rank
 from rota.kernel.tables import FloatColumn, Jobs
 
 
@@ -20,3 +22,6 @@ class LeastAttained(Order):
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         return jobs.attained
+
+    def rank(self, jobs: Jobs) -> Rank:
+        return Rank.line(np.zeros(1), slope=1.0)

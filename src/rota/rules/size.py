@@ -7,7 +7,7 @@ scenario's `information`, not the rule's.
 
 from dataclasses import dataclass
 
-from rota.kernel.decisions import Order
+from rota.kernel.decisions import Order, Rank
 from rota.kernel.tables import FloatColumn, Jobs
 
 
@@ -27,7 +27,20 @@ class ShortestRemaining(Order):
     """Shortest remaining processing time: a job that needs less than the running one displaces it."""
 
     preemptive = True
-    reads = ("remaining",)
+    reads = ("remaining", "size")
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         return jobs.remaining
+
+    def rank(self, jobs: Jobs) -> Rank:
+        return Rank.line(jobs.size, slope=-1.0)
+
+
+@dataclass
+class PreemptiveShortest(ShortestFirst):
+    """Preemptive shortest job first: by the size in all, so that a job once overtaken is not saved by being nearly done.
+
+    Schrage and Miller, The queue M/G/1 with the shortest remaining processing time discipline, 1966, compare the two.
+    """
+
+    preemptive = True

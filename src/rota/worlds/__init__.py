@@ -5,7 +5,10 @@ from importlib import import_module
 from rota.kernel.errors import InputError, nearest
 from rota.kernel.world import World
 
-WORLDS = {"serving": "rota.worlds.serving.world:Serving"}
+WORLDS = {
+    "serving": "rota.worlds.serving.world:Serving",
+    "queues": "rota.worlds.queues.world:Queues",
+}
 
 
 def world(name: str) -> World:

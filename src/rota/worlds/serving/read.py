@@ -15,7 +15,7 @@ from rota.worlds.serving.model import IntColumn, PrefixBlocks, Workload, make_wo
 if TYPE_CHECKING:
     import polars as pl
 
-    from rota.worlds.serving.readers.tables import Table
+    from rota.kernel.reading.tables import Table
 
 ROLES = (
     "arrival",
@@ -129,7 +129,7 @@ def read_trace(
     Raises:
         InputError: one line with file, row, rule and value.
     """
-    from rota.worlds.serving.readers.tables import open_table
+    from rota.kernel.reading.tables import open_table
 
     _check_options(arrival_unit=arrival_unit, block_tokens=block_tokens, on_zero=on_zero, origin=origin)
     for role in columns or {}:
@@ -197,7 +197,7 @@ def _map(table: "Table", chosen: Format, columns: Mapping[str, str]) -> tuple[di
 
 
 def _only_ones(table: "Table", column: str) -> None:
-    from rota.worlds.serving.readers.columns import complain, integers
+    from rota.kernel.reading.columns import complain, integers
 
     complain(table, integers(table, column, 0) != 1, column, "must be 1, because a row is one request here")
 
@@ -205,7 +205,8 @@ def _only_ones(table: "Table", column: str) -> None:
 def _workload(
     table: "Table", mapping: Mapping[str, str], unit: str, block_tokens: int, on_zero: str, origin: str
 ) -> Workload:
-    from rota.worlds.serving.readers import columns as read
+    from rota.kernel.reading import columns as read
+    from rota.worlds.serving.conversations import prefix_blocks, sessions
 
     notices: list[str] = []
     table, tokens = _tokens(table, mapping, on_zero, notices)
@@ -222,14 +223,14 @@ def _workload(
     if not clock and arrival.min() > 86400:
         notices.append(f"the first arrival is at {arrival.min():,.0f} s; origin: first would start there")
     tenant, tenants = read.labels(table, mapping["tenant"]) if "tenant" in mapping else (None, ("",))
-    session = read.sessions(table, mapping["session"])[order] if "session" in mapping else None
+    session = sessions(table, mapping["session"])[order] if "session" in mapping else None
     priority = None
     if "priority" in mapping:
-        priority = read.integers(table, mapping["priority"], -read.TOKENS_MAX, empty=0)[order]
+        priority = read.integers(table, mapping["priority"], -read.WHOLE_MAX, empty=0)[order]
     limits = {role: read.limits(table, mapping[role])[order] for role in ("ttft", "tpot", "e2e") if role in mapping}
     prefix: PrefixBlocks | None = None
     if "prefix_blocks" in mapping:
-        prefix = read.prefixes(table, mapping["prefix_blocks"], block_tokens, tokens[0], order)
+        prefix = prefix_blocks(table, mapping["prefix_blocks"], block_tokens, tokens[0], order)
     return make_workload(
         arrival[order],
         tokens[0][order],
@@ -251,8 +252,8 @@ def _tokens(
     table: "Table", mapping: Mapping[str, str], on_zero: str, notices: list[str]
 ) -> tuple["Table", tuple[IntColumn, IntColumn]]:
     """Prompt and output tokens, with zeros treated as asked for."""
-    from rota.worlds.serving.readers.columns import complain, integers
-    from rota.worlds.serving.readers.tables import Table
+    from rota.kernel.reading.columns import complain, integers
+    from rota.kernel.reading.tables import Table
 
     names = (mapping["prompt_tokens"], mapping["output_tokens"])
     prompt, output = (integers(table, name, 0) for name in names)

@@ -43,12 +43,12 @@ def open_table(path: Path) -> Table:
     """
     data = _bytes(path)
     if not data.strip():
-        raise InputError(f"{path}: the file is empty; a trace has one row a request")
+        raise InputError(f"{path}: the file is empty; a trace has one row a job")
     names = path.name.removesuffix(".gz")
     kind = _KINDS.get(Path(names).suffix.lower()) or _sniff(data)
     table = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[kind](path, data)
     if not len(table.frame):
-        raise InputError(f"{path}: has a header but no rows; a trace has one row a request")
+        raise InputError(f"{path}: has a header but no rows; a trace has one row a job")
     return table
 
 

@@ -7,10 +7,12 @@ import numpy.typing as npt
 import polars as pl
 
 from rota.kernel.errors import InputError
-from rota.worlds.serving.model import FloatColumn, IntColumn, PrefixBlocks
-from rota.worlds.serving.readers.tables import Table
+from rota.kernel.reading.tables import Table
 
-TOKENS_MAX = 2**31 - 1  # more than any context window; a larger count is a damaged field
+FloatColumn = npt.NDArray[np.float64]
+IntColumn = npt.NDArray[np.int64]
+
+WHOLE_MAX = 2**31 - 1  # a larger count is a damaged field
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # parts of a second
 _CLOCKS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%:z")
 _YEARS = (1678, 2261)  # what nanoseconds in 64 bits can hold
@@ -33,30 +35,30 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _numbers(table: Table, column: str) -> FloatColumn:
+def numbers(table: Table, column: str) -> FloatColumn:
     """The column as float64; NaN where there is nothing."""
     series = table.frame[column]
     empty = series.is_null()
     if series.dtype == pl.String:
         stripped = series.str.strip_chars()
         empty = empty | (stripped == "").fill_null(True)
-        numbers = stripped.cast(pl.Float64, strict=False)
+        found = stripped.cast(pl.Float64, strict=False)
     elif series.dtype.is_numeric() or series.dtype == pl.Null:
-        numbers = series.cast(pl.Float64)
+        found = series.cast(pl.Float64)
     else:
-        numbers = pl.Series([None] * len(series), dtype=pl.Float64)
-    bad = numbers.is_null() & ~empty
-    complain(table, (bad | numbers.is_nan().fill_null(False)).to_numpy(), column, "must be a number")
-    return numbers.fill_null(float("nan")).to_numpy()
+        found = pl.Series([None] * len(series), dtype=pl.Float64)
+    bad = found.is_null() & ~empty
+    complain(table, (bad | found.is_nan().fill_null(False)).to_numpy(), column, "must be a number")
+    return found.fill_null(float("nan")).to_numpy()
 
 
-def integers(table: Table, column: str, least: int, most: int = TOKENS_MAX, empty: int | None = None) -> IntColumn:
+def integers(table: Table, column: str, least: int, most: int = WHOLE_MAX, empty: int | None = None) -> IntColumn:
     """Whole numbers in [least, most]. Nothing in a row is an error, unless `empty` says what it means.
 
     Raises:
         InputError: names the first row that is empty, not a whole number, or out of range.
     """
-    values = _numbers(table, column)
+    values = numbers(table, column)
     missing = np.isnan(values)
     if empty is None:
         complain(table, missing, column, "must be given")
@@ -73,7 +75,7 @@ def integers(table: Table, column: str, least: int, most: int = TOKENS_MAX, empt
 
 def limits(table: Table, column: str) -> FloatColumn:
     """Seconds above zero; nothing in a row means no limit (inf)."""
-    values = _numbers(table, column)
+    values = numbers(table, column)
     values = np.where(np.isnan(values), np.inf, values)
     complain(table, values <= 0, column, "must be a number of seconds above 0 (leave it empty for no limit)")
     return values
@@ -85,20 +87,6 @@ def labels(table: Table, column: str) -> tuple[IntColumn, tuple[str, ...]]:
     names = texts.unique(maintain_order=True)
     index = texts.replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int64), return_dtype=pl.Int64)
     return index.to_numpy().copy(), tuple(names.to_list())
-
-
-def sessions(table: Table, column: str) -> IntColumn:
-    """Whole numbers as they are, other names numbered in order of first appearance; nothing is -1, no session."""
-    series = table.frame[column]
-    if series.dtype == pl.String:
-        series = series.str.strip_chars().replace("", None)
-        whole = series.cast(pl.Int64, strict=False)
-        if whole.null_count() != series.null_count():
-            index, names = labels(table, column)
-            return np.array([-1 if not name.strip() else number for number, name in enumerate(names)], dtype=np.int64)[
-                index
-            ]
-    return integers(table, column, least=-1, most=2**53, empty=-1)
 
 
 def arrivals(table: Table, column: str, unit: str | None, default: str, origin: str) -> tuple[FloatColumn, bool]:
@@ -115,7 +103,7 @@ def arrivals(table: Table, column: str, unit: str | None, default: str, origin: 
         if origin == "keep":
             raise InputError(f"{table.path}: {column} holds wall-clock times, which need origin: first (found keep)")
         return (clock - clock.min()) / 1e9, True
-    times = _numbers(table, column)
+    times = numbers(table, column)
     complain(table, np.isnan(times), column, "must be given")
     complain(table, np.isinf(times), column, "must be finite")
     times = times / UNITS[unit or default]
@@ -145,50 +133,3 @@ def _clock(table: Table, column: str, series: pl.Series) -> IntColumn | None:
             )
             return texts.str.to_datetime(clock, time_unit="ns", strict=False).to_physical().to_numpy()
     return None
-
-
-def prefixes(table: Table, column: str, block_tokens: int, prompt_tokens: IntColumn, order: IntColumn) -> PrefixBlocks:
-    """Block ids of every request in the given order, renumbered from 0; CSV holds them separated by spaces.
-
-    Raises:
-        InputError: ids that are missing inside a list, more blocks than the prompt has, or an id after different
-        blocks.
-    """
-    series = table.frame[column]
-    if series.dtype == pl.String:
-        series = series.str.extract_all(r"\S+")
-    elif series.dtype == pl.Null:
-        series = series.cast(pl.List(pl.Int64))
-    if not isinstance(series.dtype, pl.List) or isinstance(series.dtype.inner, pl.List):
-        complain(table, np.ones(len(series), dtype=np.bool_), column, "must be a list of block ids")
-    lengths = series.list.len().fill_null(0).cast(pl.Int64).to_numpy()
-    complain(
-        table,
-        series.list.eval(pl.element().is_null()).list.any().fill_null(False).to_numpy(),
-        column,
-        "must have no empty ids",
-    )
-    excess = lengths > -(-prompt_tokens // block_tokens)
-    complain(table, excess, column, f"must not have more blocks of {block_tokens} tokens than the prompt")
-    flat = series[order].filter(pl.Series(lengths[order] > 0)).explode()
-    if flat.dtype == pl.String and not (whole := flat.cast(pl.Int64, strict=False)).null_count():
-        flat = whole
-    ids = (flat.rank("dense") - 1).cast(pl.Int64).to_numpy().copy()
-    offsets = np.concatenate(([0], np.cumsum(lengths[order])))
-    _check_chain(table, column, ids, offsets, order)
-    return PrefixBlocks(offsets=offsets, ids=ids, block_tokens=block_tokens)
-
-
-def _check_chain(table: Table, column: str, ids: IntColumn, offsets: IntColumn, order: IntColumn) -> None:
-    """Equal id must mean equal blocks before it: each id has one predecessor (-1 at the start of a prompt)."""
-    if not len(ids):
-        return
-    before = np.concatenate(([-1], ids[:-1]))
-    before[offsets[:-1][np.diff(offsets) > 0]] = -1
-    expected = np.empty(ids.max() + 1, dtype=np.int64)
-    expected[ids[::-1]] = before[::-1]  # the first occurrence is written last
-    wrong = np.flatnonzero(expected[ids] != before)
-    if len(wrong):
-        bad = np.zeros(len(order), dtype=np.bool_)
-        bad[order[np.searchsorted(offsets, wrong[0], side="right") - 1]] = True
-        complain(table, bad, column, "must use an id only after the same blocks (equal id means equal prefix)")

@@ -1,0 +1,1 @@
+"""How a table file becomes checked columns: `tables` opens files, `columns` checks values."""

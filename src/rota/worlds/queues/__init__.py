@@ -1,0 +1,1 @@
+"""Servers, sizes and predictions: the queues of queueing theory, checked against it."""

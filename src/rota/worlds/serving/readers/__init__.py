@@ -1,4 +1,0 @@
-"""How a trace file becomes columns: `tables` opens files, `columns` checks values.
-
-The way in is `rota.worlds.serving.read`.
-"""
