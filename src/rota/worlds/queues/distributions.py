@@ -96,6 +96,17 @@ class Exponential(Distribution):
 
 
 @dataclass(frozen=True)
+class Pareto(Distribution):
+    """P(S > x) = (low / x)^alpha: moments from alpha on are infinite."""
+
+    alpha: float = 2.5
+    low: float = 1.0
+
+    def moment(self, k: int) -> float:
+        return self.alpha * self.low**k / (self.alpha - k) if k < self.alpha else inf
+
+
+@dataclass(frozen=True)
 class Atoms(Distribution):
     """Finitely many values, with their probabilities: a constant, or what was measured. `law` is not used."""
 
@@ -316,7 +327,7 @@ def _bounded_pareto(found: _BoundedPareto, folder: Path | None, where: str) -> D
 def _pareto(found: _Pareto, folder: Path | None, where: str) -> Distribution:
     from scipy import stats
 
-    return Distribution("pareto", stats.pareto(found.alpha, scale=found.low))
+    return Pareto("pareto", stats.pareto(found.alpha, scale=found.low), found.alpha, found.low)
 
 
 def _uniform(found: _Uniform, folder: Path | None, where: str) -> Distribution:

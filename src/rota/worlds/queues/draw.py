@@ -13,14 +13,46 @@ from rota.kernel.errors import InputError
 from rota.kernel.streams import normal, uniform
 from rota.kernel.tables import JOB_COLUMNS, Column
 from rota.worlds.queues.distributions import Distribution
-from rota.worlds.queues.model import FloatColumn, IntColumn, Workload, make_workload
+from rota.worlds.queues.model import FloatColumn, IntColumn, Workload, child_lists, make_workload, topological
 from rota.worlds.queues.read import read_trace
 from rota.worlds.queues.settings import Bit, Case, ClassLaw, Prediction, SizeInformation, prediction_of
 
 
 def workload(case: Case, seed: int) -> Workload:
     """The jobs of a seed."""
-    return _recorded(case) if case.process is None else _drawn(case, seed)
+    work = _recorded(case) if case.process is None else _drawn(case, seed)
+    if work.parents is None:
+        return work
+    behind = weight_behind(work) * np.exp(
+        case.information.weight_behind.sigma * normal(seed, "weights", np.arange(len(work)))
+    )
+    return replace(work, columns={**work.columns, "weight_behind": behind})
+
+
+def weight_behind(work: Workload) -> FloatColumn:
+    """The weight of each job and of all that depends on it; what two paths share is counted once."""
+    if work.parents is None:
+        return work.weight.copy()
+    offsets, children = child_lists(work.parents, len(work))
+    behind: list[int] = [0] * len(work)  # sets of jobs as bits
+    found = np.empty(len(work))
+    for job in reversed(topological(work.parents, len(work))):
+        mine = 1 << job
+        for child in children[offsets[job] : offsets[job + 1]].tolist():
+            mine |= behind[child]
+        behind[job] = mine
+        rows = [job, *_bits(mine ^ (1 << job))] if children[offsets[job] : offsets[job + 1]].size else [job]
+        found[job] = work.weight[rows].sum()
+    return found
+
+
+def _bits(number: int) -> list[int]:
+    places = []
+    while number:
+        low = number & -number
+        places.append(low.bit_length() - 1)
+        number ^= low
+    return places
 
 
 def _recorded(case: Case) -> Workload:
@@ -50,7 +82,15 @@ def _drawn(case: Case, seed: int) -> Workload:
     if case.process is None:
         raise InputError("workload: a trace is not drawn")
     arrival = np.cumsum(case.process.gaps(seed, "arrivals", count) * (case.process.rate / case.rate))
-    kinds = _kinds(case.laws, seed, count)
+    operations, parents, program = case.workload.operations, None, None
+    if operations > 1:
+        program, count = np.repeat(rows, operations), count * operations
+        rows, arrival = np.arange(count), np.repeat(arrival, operations)
+        first = rows % operations == 0
+        parents = np.concatenate([[0], np.cumsum(~first)]).astype(np.int64), rows[~first] - 1
+    kinds = _kinds(case.laws, seed, case.workload.jobs)
+    if operations > 1:
+        kinds = np.repeat(kinds, operations)
     columns: dict[str, FloatColumn] = {
         "size": np.zeros(count),
         "due": np.full(count, np.inf),
@@ -76,6 +116,8 @@ def _drawn(case: Case, seed: int) -> Workload:
         priority=np.array([setting.priority for setting in settings])[kinds],
         classes=tuple(setting.name for setting in settings),
         tenants=tenants,
+        parents=parents,
+        program=program,
         source="drawn",
     )
 

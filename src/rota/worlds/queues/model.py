@@ -70,19 +70,22 @@ def _check_precedence(parents: tuple[IntColumn, IntColumn], rows: int) -> None:
     offsets, ids = parents
     if len(offsets) != rows + 1 or (len(ids) and not 0 <= ids.min() <= ids.max() < rows):
         raise InputError("workload: parents must name jobs of the workload")
-    waiting = np.diff(offsets).copy()
-    child_offsets, children = child_lists(parents, rows)
-    ready = list(np.flatnonzero(waiting == 0))
-    done = 0
-    while ready:
-        job = ready.pop()
-        done += 1
-        for child in children[child_offsets[job] : child_offsets[job + 1]]:
+    if len(topological(parents, rows)) < rows:
+        stuck = sorted(set(range(rows)) - set(topological(parents, rows)))
+        raise InputError(f"workload: precedence has a cycle through job {stuck[0]}")
+
+
+def topological(parents: tuple[IntColumn, IntColumn], rows: int) -> list[int]:
+    """Jobs in an order in which parents come first; those on or behind a cycle are left out."""
+    waiting = np.diff(parents[0]).tolist()
+    offsets, children = child_lists(parents, rows)
+    order = [job for job in range(rows) if not waiting[job]]
+    for job in order:  # grows while it is walked
+        for child in children[offsets[job] : offsets[job + 1]].tolist():
             waiting[child] -= 1
-            if waiting[child] == 0:
-                ready.append(child)
-    if done < rows:
-        raise InputError(f"workload: precedence has a cycle through job {int(np.flatnonzero(waiting > 0)[0])}")
+            if not waiting[child]:
+                order.append(child)
+    return order
 
 
 def child_lists(parents: tuple[IntColumn, IntColumn], rows: int) -> tuple[IntColumn, IntColumn]:
@@ -132,7 +135,7 @@ class Servers:
             raise InputError("servers: give at least one server")
         if not (np.isfinite(self.speeds).all() and self.speeds.min() > 0):
             raise InputError("servers: speeds must be finite and positive")
-        if self.setups is not None and self.setups.shape != (self.speeds.shape[1] + 1, self.speeds.shape[1]):
+        if self.setups is not None and self.setups.shape != (self.setups.shape[1] + 1, self.setups.shape[1]):
             raise InputError(f"servers: setups have shape {self.setups.shape}, expected (classes + 1, classes)")
 
     def __len__(self) -> int:

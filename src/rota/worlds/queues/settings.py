@@ -49,6 +49,9 @@ class WorkloadSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     classes: tuple[JobClass, ...] = ()
     due: Any = None  # seconds after arrival
     patience: Any = None  # seconds that a job waits for its service to begin
+    operations: Count = (
+        1  # a job is a chain of so many operations, each with a size of its own, seen when the one before is done
+    )
 
 
 class ServersSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -112,7 +115,8 @@ class Bit(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class HostInformation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How fresh the dispatcher's view of the servers is."""
 
-    refresh: NotNegative = 0.0
+    refresh: NotNegative = 0.0  # seconds between two looks
+    every: Annotated[int, msgspec.Meta(ge=0)] = 0  # placements between two looks; with neither, the present is seen
 
 
 class Information(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -123,6 +127,9 @@ class Information(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         None  # a further column; without it, the size where that is predicted
     )
     short: Bit | None = None
+    weight_behind: LognormalError = LognormalError(
+        0.0
+    )  # of the weight that depends on a job, where there is precedence
     hosts: HostInformation = HostInformation()
 
 
@@ -165,7 +172,7 @@ class Case:
         """Work that comes a second over work that is done a second; NaN for a trace."""
         if self.process is None:
             return float("nan")
-        return self.rate * mean_work(self.laws, self.servers)
+        return self.rate * mean_work(self.laws, self.servers) * self.workload.operations
 
 
 def load(sections: Mapping[str, Any], folder: Path) -> Case:
@@ -320,7 +327,7 @@ def _rate(workload: WorkloadSection, laws: tuple[ClassLaw, ...], servers: Server
         )
     if work <= 0:
         raise InputError("workload.load: the mean service time is 0, so no rate gives this load; give rate instead")
-    return workload.load / work
+    return workload.load / (work * workload.operations)
 
 
 def _check_prediction(prediction: Prediction, trace: bool, where: str) -> None:

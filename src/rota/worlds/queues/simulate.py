@@ -29,6 +29,8 @@ QUEUES_JOB_COLUMNS = {
         Column("short", "", "1 when the job is said to be short"),
         Column("running", "", "1 when in service, 0 when waiting"),
         Column("preemptions", "", "times displaced"),
+        Column("class_done", "jobs", "jobs of the same class that are done"),
+        Column("class_attained", "s", "service that all jobs of the same class have received"),
         Column("rate", "", "seconds of service a second now"),
         Column("start", "s", "when service first began, NaN: not yet"),
         Column("patience", "s", "how long the job waits for its service to begin, inf: for ever"),
@@ -67,6 +69,7 @@ class Simulation:
         predicted: The column `predicted_size`, and `predicted_quality` how it was obtained; None: there is none.
         short: One bit a job, 1: said to be short; None: nobody says.
         refresh: Seconds between two looks at the hosts; the dispatcher sees what was true at the last one. 0: it always sees the present.
+        every: Placements between two looks; 0: `refresh` decides.
         budget: What `admit` may spend on accepted jobs' sizes in all.
     """
 
@@ -79,6 +82,7 @@ class Simulation:
     predicted_quality: Column = field(default_factory=lambda: QUEUES_JOB_COLUMNS["predicted_size"])
     short: FloatColumn | None = None
     refresh: float = 0.0
+    every: int = 0
     budget: float = np.inf
 
     def __post_init__(self) -> None:
@@ -121,11 +125,12 @@ class Simulation:
     def _lines(self) -> None:
         fleet, count = self.servers, len(self.servers)
         queues = 1 if fleet.central else count
-        classes = fleet.speeds.shape[1]
-        if self.workload.job_class.max(initial=0) >= classes:
-            if classes > 1:
-                raise InputError(f"servers: speeds are given for {classes} classes, the workload has more")
-            classes = int(self.workload.job_class.max()) + 1
+        classes = int(self.workload.job_class.max(initial=0)) + 1
+        for what, given in (("speeds", fleet.speeds), ("setups", fleet.setups)):
+            known = 0 if given is None else given.shape[1]
+            if 1 < known < classes or (what == "setups" and 0 < known < classes):
+                raise InputError(f"servers: {what} are given for {known} classes, the workload has {classes}")
+            classes = max(classes, known)
         speeds = np.ascontiguousarray(np.broadcast_to(fleet.speeds, (count, classes)))
         setups = np.zeros((classes + 1, classes)) if fleet.setups is None else np.ascontiguousarray(fleet.setups)
         self._own(at.A_SPEEDS, speeds)
@@ -195,7 +200,7 @@ class Simulation:
                 values[name] = self.visible
             elif name == "predicted_remaining" and self.predicted is not None:
                 values[name] = self.predicted
-            elif name in ("attained", "running", "preemptions", "rate"):
+            elif name in ("attained", "running", "preemptions", "rate", "class_done", "class_attained"):
                 values[name] = np.zeros(rows)
         return Jobs(values, self._columns.values(), rows=rows)
 
@@ -259,6 +264,7 @@ class Simulation:
             if still and rank is not None:
                 self._own_rank(rank)
             self._rank = None if still or not ranked(order) else rank
+            state[at.MEETS] = equals_share and rank is not None and _is_least_attained(rank)
             self._general(at.ASKED_NOTHING if still else at.ASKED_ORDER)
 
     def _share(self, share: Allot, plain: bool, alone: bool) -> None:
@@ -288,7 +294,11 @@ class Simulation:
         self._own(at.A_SAMPLES, np.zeros((1, 1), np.int64))
         if self.servers.central or len(self.servers) == 1:
             return False
-        plain = type(route).costs is Place.costs and route.cost_column in _ROUTE_COLUMNS and not self.refresh
+        plain = (
+            type(route).costs is Place.costs
+            and route.cost_column in _ROUTE_COLUMNS
+            and not (self.refresh or self.every)
+        )
         state[at.ROUTE_COLUMN] = _ROUTE_COLUMNS[route.cost_column] if plain else at.COLUMN_ASKED
         if not plain:
             return True
@@ -364,6 +374,7 @@ class Simulation:
             state[at.EVENT_ROOM] = 1
         state[at.ASKED] = asked
         policy = self.roles.share if asked == at.ASKED_SHARE else self.roles.order
+        self._own(at.A_CLASS_COUNTS, np.zeros((at.CLASS_COUNTS, int(state[at.CLASSES]))))
         self._asked = policy
         names = tuple(policy.reads) if policy is not None else ()
         self._names = tuple(name for name in names if name in self._fixed or (name in MOVING and self._is_known(name)))
@@ -482,9 +493,11 @@ class Simulation:
         values = {name: self._fixed[name][job : job + 1] for name in route.reads_job if name in self._fixed}
         if "release" in route.reads_job:
             values["release"] = self.seconds[at.ARRIVAL, job : job + 1]
+        if self.every and self.server[at.DECISIONS].sum() % self.every == 0:
+            self._snapshot = self._hosts(route.reads)
         hosts = self._snapshot if self._snapshot is not None else self._hosts(route.reads)
         known = HOST_COLUMNS
-        if self.refresh:
+        if self.refresh or self.every:
             known = {
                 name: Column(name, column.unit, column.meaning, "stale", as_of=self.refresh)
                 for name, column in known.items()

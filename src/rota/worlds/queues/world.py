@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rota.kernel.decisions import Order, Policy
+from rota.kernel.decisions import Order, Place, Policy
 from rota.kernel.errors import BrokenRunError, InputError
 from rota.kernel.streams import generator
 from rota.kernel.world import Measure, RunResult
@@ -112,6 +112,7 @@ class Queues:
             predicted_quality,
             short=draw.short_bit(case, workload, seed),
             refresh=case.information.hosts.refresh,
+            every=case.information.hosts.every,
             budget=case.budget,
         )
 
@@ -191,8 +192,9 @@ def _knew(run: Simulation) -> str:
             continue  # it is never asked
         for name in (*member.reads, *getattr(member, "reads_job", ())):
             text = str(run._columns[name]) if name in run._columns and isinstance(member, Order) else name
-            if run.refresh and not isinstance(member, Order) and name != "id":
-                text = f"{name} (stale, up to {run.refresh:g} s)"
+            if (run.refresh or run.every) and isinstance(member, Place) and name not in ("id", *member.reads_job):
+                age = f"{run.refresh:g} s" if run.refresh else f"{run.every} placements"
+                text = f"{name} (stale, up to {age})"
             if text not in words and name != "id":
                 words.append(text)
     return ", ".join(words) or "nothing"

@@ -13,6 +13,7 @@ from rota.worlds.queues.kernels.layout import (
     A_ANSWER,
     A_CHILD_OFFSETS,
     A_CHILDREN,
+    A_CLASS_COUNTS,
     A_CLOCK,
     A_CODES,
     A_EVENTS,
@@ -52,6 +53,9 @@ from rota.worlds.queues.kernels.layout import (
     BUFFER,
     BUSY_SECONDS,
     CLASS,
+    CLASS_ATTAINED,
+    CLASS_COUNTS,
+    CLASS_DONE,
     CLASSES,
     CLOCK_FLOATS,
     CODES,
@@ -84,6 +88,7 @@ from rota.worlds.queues.kernels.layout import (
     KNOWN_ATTAINED,
     KNOWN_WORK,
     LAST_CLASS,
+    MEETS,
     NEXT_ARRIVAL,
     NEXT_EVENT,
     NOT_A_NUMBER,
@@ -141,7 +146,7 @@ def emit(state, events, kind, job, server, now):
 
 
 @compiler.inner
-def serve(jobs, seconds, queue, present, server, server_seconds, q, first, last, now):
+def serve(counts, jobs, seconds, queue, present, server, server_seconds, q, first, last, now):
     """Book the service of a line's jobs up to now."""
     passed = now - server_seconds[SINCE, first]
     server_seconds[SINCE, first] = now
@@ -154,6 +159,7 @@ def serve(jobs, seconds, queue, present, server, server_seconds, q, first, last,
         if rate > 0.0:
             served = rate * passed
             seconds[ATTAINED, job] = min(seconds[SIZE, job], seconds[ATTAINED, job] + served)
+            counts[CLASS_ATTAINED, jobs[CLASS, job]] += served
             total += served
     server_seconds[KNOWN_ATTAINED, first] += total
     for i in range(first, last):
@@ -162,7 +168,7 @@ def serve(jobs, seconds, queue, present, server, server_seconds, q, first, last,
 
 
 @compiler.inner
-def next_event(seconds, queue, present, server, server_seconds, q, first, last, now):
+def next_event(state, seconds, queue, present, server, server_seconds, q, first, last, now):
     """When something happens next in a line: a job is done, a setup is done, or the policy wants to be asked again."""
     time = server_seconds[REVIEW_AT, first]
     for i in range(queue[PRESENT_COUNT, q]):
@@ -170,10 +176,28 @@ def next_event(seconds, queue, present, server, server_seconds, q, first, last, 
         if seconds[RATE, job] > 0.0:
             left = max(0.0, seconds[SIZE, job] - seconds[ATTAINED, job])
             time = min(time, now + left / seconds[RATE, job])
+            if state[MEETS]:  # who has attained less catches up with who is served more slowly
+                for p in range(queue[PRESENT_COUNT, q]):
+                    other = present[q, p]
+                    ahead = seconds[ATTAINED, other] - seconds[ATTAINED, job]
+                    faster = seconds[RATE, job] - seconds[RATE, other]
+                    if ahead > 0.0 and faster > 0.0:
+                        time = min(time, now + ahead / faster)
     for i in range(first, last):
         if server_seconds[SETUP_LEFT, i] > 0.0:
             time = min(time, server_seconds[SETUP_LEFT, i])  # here: the time at which it is done
     return time
+
+
+@compiler.inner
+def meet(seconds, queue, present, q):
+    """Make those equal who have met but for rounding."""
+    for i in range(queue[PRESENT_COUNT, q]):
+        job = present[q, i]
+        for p in range(i):
+            other = present[q, p]
+            if abs(seconds[ATTAINED, job] - seconds[ATTAINED, other]) <= 1e-12 * seconds[ATTAINED, other]:
+                seconds[ATTAINED, job] = seconds[ATTAINED, other]
 
 
 @compiler.inner
@@ -401,6 +425,7 @@ def advance_asked(state, limit):
     said = floats_at(state[A_VISIBLE], 2, n)  # the visible sizes, and what was predicted beside them
     visible = said[0]
     clock = floats_at(state[A_CLOCK], 1, CLOCK_FLOATS)[0]
+    counts = floats_at(state[A_CLASS_COUNTS], CLASS_COUNTS, classes)
     codes = ints_at(state[A_CODES], 1, state[CODES])[0]
     fixed = floats_at(state[A_FIXED], max(1, state[FIXED]), n)
     out = floats_at(state[A_OUT], max(1, state[CODES]), n)
@@ -426,7 +451,7 @@ def advance_asked(state, limit):
         if state[PICK] and started and state[PREEMPTIVE] == 0:
             queue[DIRTY, q] = 1  # the next pick is another question
         server_seconds[NEXT_EVENT, first] = next_event(
-            seconds, queue, present, server, server_seconds, q, first, last, now
+            state, seconds, queue, present, server, server_seconds, q, first, last, now
         )
         settle_tree(tree, server_seconds, k, first)
     while True:
@@ -440,7 +465,7 @@ def advance_asked(state, limit):
             arrival = now
         patience = seconds[PATIENCE, expiry[0, 0]] if state[EXPIRIES] > 0 else np.inf
         time = min(event, arrival, patience)
-        if time > now:
+        if min(event, arrival) > now:
             # -- decisions -----------------------------------------------------------------------------------------------
             q = -1
             for i in range(queues):
@@ -464,7 +489,7 @@ def advance_asked(state, limit):
                     continue
                 state[ASK_QUEUE], state[ASK_ROWS] = q, count
                 if asked != ASKED_NOTHING:
-                    gather(jobs, seconds, rows, said, codes, fixed, count, out)
+                    gather(jobs, seconds, counts, rows, said, codes, fixed, count, out)
                     code = SHARE if asked == ASKED_SHARE else ORDER
                     break
                 state[ANSWER_WIDTH] = 2
@@ -476,7 +501,7 @@ def advance_asked(state, limit):
                     last, now,
                 )  # fmt: skip
                 server_seconds[NEXT_EVENT, first] = next_event(
-                    seconds, queue, present, server, server_seconds, q, first, last, now
+                    state, seconds, queue, present, server, server_seconds, q, first, last, now
                 )
                 settle_tree(tree, server_seconds, k, first)
                 continue
@@ -486,6 +511,24 @@ def advance_asked(state, limit):
             code = UNTIL
             break
         clock[AREA] += clock[INSIDE] * (time - now)
+        if patience <= time < min(event, arrival):
+            now = time
+            job = expiry[0, 0]
+            expiry_pop(expiry, state[EXPIRIES], seconds)
+            state[EXPIRIES] -= 1
+            if jobs[STATE, job] == WAITING and seconds[START, job] != seconds[START, job]:
+                q = 0 if queues == 1 else jobs[SERVER, job]
+                for i in range(queue[PRESENT_COUNT, q]):
+                    if present[q, i] == job:
+                        drop(queue, present, q, i)
+                        break
+                jobs[STATE, job] = ABANDONED
+                clock[INSIDE] -= 1.0
+                if queues > 1:
+                    server[OUTSTANDING, q] -= 1
+                server_seconds[KNOWN_WORK, q] -= visible[job]
+                emit(state, events, E_LEAVE, job, q, now)
+            continue
         if event <= time:
             # -- a line: jobs are done, a setup is done, or the policy is asked again -----------------------------------
             now = time
@@ -506,7 +549,9 @@ def advance_asked(state, limit):
                     if since + left / rate <= now:
                         rows[done] = job
                         done += 1
-            serve(jobs, seconds, queue, present, server, server_seconds, q, first, last, now)
+            serve(counts, jobs, seconds, queue, present, server, server_seconds, q, first, last, now)
+            if state[MEETS]:
+                meet(seconds, queue, present, q)
             for d in range(done):
                 job = rows[d]
                 for i in range(queue[PRESENT_COUNT, q]):
@@ -523,6 +568,7 @@ def advance_asked(state, limit):
                 seconds[ATTAINED, job], seconds[RATE, job], seconds[FINISH, job] = seconds[SIZE, job], 0.0, now
                 jobs[STATE, job] = FINISHED_STATE
                 clock[INSIDE] -= 1.0
+                counts[CLASS_DONE, jobs[CLASS, job]] += 1.0
                 emit(state, events, E_FINISH, job, jobs[SERVER, job], now)
                 for c in range(offsets[job], offsets[job + 1]):
                     child = children[c]
@@ -544,29 +590,11 @@ def advance_asked(state, limit):
                 if job >= 0 and server_seconds[SETUP_LEFT, i] == 0.0:
                     seconds[RATE, job] = speeds[i, jobs[CLASS, job]]
             server_seconds[NEXT_EVENT, first] = next_event(
-                seconds, queue, present, server, server_seconds, q, first, last, now
+                state, seconds, queue, present, server, server_seconds, q, first, last, now
             )
             settle_tree(tree, server_seconds, k, first)
             if queue[PRESENT_COUNT, q] > 0:
                 queue[DIRTY, q] = 1
-            continue
-        if patience <= time:
-            now = time
-            job = expiry[0, 0]
-            expiry_pop(expiry, state[EXPIRIES], seconds)
-            state[EXPIRIES] -= 1
-            if jobs[STATE, job] == WAITING and seconds[START, job] != seconds[START, job]:
-                q = 0 if queues == 1 else jobs[SERVER, job]
-                for i in range(queue[PRESENT_COUNT, q]):
-                    if present[q, i] == job:
-                        drop(queue, present, q, i)
-                        break
-                jobs[STATE, job] = ABANDONED
-                clock[INSIDE] -= 1.0
-                if queues > 1:
-                    server[OUTSTANDING, q] -= 1
-                server_seconds[KNOWN_WORK, q] -= visible[job]
-                emit(state, events, E_LEAVE, job, q, now)
             continue
         # -- an arrival ---------------------------------------------------------------------------------------------------
         now = time
@@ -585,7 +613,7 @@ def advance_asked(state, limit):
         else:
             if state[ROUTE_ASKED] and state[PLACED] != job + 1:
                 for i in range(queues):  # the columns of the hosts are of this moment
-                    serve(jobs, seconds, queue, present, server, server_seconds, i, i, i + 1, now)
+                    serve(counts, jobs, seconds, queue, present, server, server_seconds, i, i, i + 1, now)
                 state[ASK_JOB] = job
                 code = PLACE
                 break
@@ -611,7 +639,7 @@ def advance_asked(state, limit):
                 emit(state, events, E_LEAVE, job, q, now)
             else:
                 first, last = (0, k) if queues == 1 else (q, q + 1)
-                serve(jobs, seconds, queue, present, server, server_seconds, q, first, last, now)
+                serve(counts, jobs, seconds, queue, present, server, server_seconds, q, first, last, now)
                 if queues > 1:
                     server[DECISIONS, q] += 1
                     server[OUTSTANDING, q] += 1

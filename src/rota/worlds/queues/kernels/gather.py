@@ -4,6 +4,7 @@ from rota.worlds.queues.kernels import compiler
 from rota.worlds.queues.kernels.layout import (
     ARRIVAL,
     ATTAINED,
+    CLASS,
     PREEMPTIONS,
     RATE,
     RUNNING,
@@ -21,11 +22,13 @@ MOVING = {
     "rate": -6,
     "start": -7,
     "predicted_remaining": -8,
+    "class_done": -9,
+    "class_attained": -10,
 }
 
 
 @compiler.inner
-def gather(jobs, seconds, rows, visible, codes, fixed, count, out):
+def gather(jobs, seconds, counts, rows, visible, codes, fixed, count, out):
     """Fill `out`, a row a declared column, with the values of the jobs in `rows`."""
     for c in range(len(codes)):
         code = codes[c]
@@ -37,6 +40,8 @@ def gather(jobs, seconds, rows, visible, codes, fixed, count, out):
                 out[c, i] = seconds[ATTAINED, j]
             elif code == -2:
                 out[c, i] = visible[0, j] - seconds[ATTAINED, j]
+            elif code <= -9:
+                out[c, i] = counts[-9 - code, jobs[CLASS, j]]
             elif code == -8:
                 out[c, i] = visible[1, j] - seconds[ATTAINED, j]
             elif code == -3:

@@ -1,7 +1,8 @@
 """One job at a time on each server, the order known ahead: static keys, or ranks that follow from attained service.
 
 Covers first come first served, shortest job first, preemptive shortest remaining time, Gittins, multi-level feedback and their like, with
-one line before all servers or a line a server. At equal times completions come before arrivals, arrivals before decisions.
+one line before all servers or a line a server. At equal times completions come before arrivals, arrivals before decisions, and these before
+patience is over.
 """
 
 import numpy as np
@@ -196,7 +197,7 @@ def advance_ranked(state, limit):
         arrival = seconds[ARRIVAL, following] if following < n else np.inf
         patience = seconds[PATIENCE, expiry[0, 0]] if expiries > 0 else np.inf
         time = min(event, arrival, patience)
-        if dirty_count > 0 and time > now:
+        if dirty_count > 0 and min(event, arrival) > now:
             # -- decisions, when all that happens at this time has happened -------------------------------------------
             dirty_count -= 1
             q = dirty[dirty_count]
@@ -275,6 +276,23 @@ def advance_ranked(state, limit):
             break
         area += inside * (time - now)
         now = time
+        if patience <= time < min(event, arrival):
+            # -- patience is over: whoever was never served leaves -----------------------------------------------------
+            job = expiry[0, 0]
+            expiry_pop(expiry, expiries, seconds)
+            expiries -= 1
+            if jobs[STATE, job] == WAITING and seconds[START, job] != seconds[START, job]:
+                q = 0 if queues == 1 else jobs[SERVER, job]
+                queue[ROOT, q] = remove(jobs, seconds, queue[ROOT, q], job)
+                queue[WAITING_COUNT, q] -= 1
+                queue[PRESENT_COUNT, q] -= 1
+                jobs[STATE, job] = ABANDONED
+                inside -= 1.0
+                if queues > 1:
+                    server[OUTSTANDING, q] -= 1
+                    if by_work:
+                        server_seconds[KNOWN_WORK, q] -= visible[job]
+            continue
         if event <= time:
             # -- a server: a setup or a job is done, or a rank enters its next piece ----------------------------------
             q = 0 if queues == 1 else s
@@ -310,23 +328,6 @@ def advance_ranked(state, limit):
                 queue[DIRTY, q] = 1
                 dirty[dirty_count] = q
                 dirty_count += 1
-            continue
-        if patience <= time:
-            # -- patience is over: whoever was never served leaves -----------------------------------------------------
-            job = expiry[0, 0]
-            expiry_pop(expiry, expiries, seconds)
-            expiries -= 1
-            if jobs[STATE, job] == WAITING and seconds[START, job] != seconds[START, job]:
-                q = 0 if queues == 1 else jobs[SERVER, job]
-                queue[ROOT, q] = remove(jobs, seconds, queue[ROOT, q], job)
-                queue[WAITING_COUNT, q] -= 1
-                queue[PRESENT_COUNT, q] -= 1
-                jobs[STATE, job] = ABANDONED
-                inside -= 1.0
-                if queues > 1:
-                    server[OUTSTANDING, q] -= 1
-                    if by_work:
-                        server_seconds[KNOWN_WORK, q] -= visible[job]
             continue
         # -- an arrival --------------------------------------------------------------------------------------------------
         job = following
