@@ -10,13 +10,17 @@ from typing import Any
 
 from rota.kernel.decisions import Policy
 from rota.rules import ALLOTS, ORDERS, PLACES
-from rota.worlds.serving.policies import BATCHERS
+from rota.worlds import WORLDS, world
 
 ROOMS: tuple[tuple[str, str, Mapping[str, type[Policy]]], ...] = (
     ("Orders: who goes first?", "Roles `order`, `hold` and `victim`, in every world.", ORDERS),
     ("Places: where does this job go?", "Role `route`, in every world.", PLACES),
-    ("Allotments: how much does each get?", "In every world.", ALLOTS),
-    ("Serving: batchers", "Role `batch`: an allotment of an iteration's tokens.", BATCHERS),
+    ("Allotments: how much does each get?", "Role `share`, where a world divides its servers.", ALLOTS),
+    *(
+        (f"{name.capitalize()}: {role}", f"Role `{role}` in the world `{name}`.", room)
+        for name in WORLDS
+        for role, room in world(name).rooms.items()
+    ),
 )
 INTRODUCTION = """# Policies
 

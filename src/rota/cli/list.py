@@ -41,8 +41,8 @@ def _worlds() -> Rows:
 
 
 def _policies() -> Rows:
-    from rota.rules import ORDERS, PLACES
-    from rota.worlds.serving.policies import BATCHERS
+    from rota.rules import ALLOTS, ORDERS, PLACES
+    from rota.worlds import WORLDS, world
 
     def rows(world: str, roles: Iterable[str], room: Mapping[str, Any]) -> Rows:
         return [
@@ -59,7 +59,8 @@ def _policies() -> Rows:
     return [
         *rows("every", ("order", "hold", "victim"), ORDERS),
         *rows("every", ("route",), PLACES),
-        *rows("serving", ("batch",), BATCHERS),
+        *rows("every", ("share",), ALLOTS),
+        *(row for name in WORLDS for role, room in world(name).rooms.items() for row in rows(name, (role,), room)),
     ]
 
 

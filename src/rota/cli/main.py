@@ -51,11 +51,13 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    executor: Annotated[str, typer.Option(help="Where cells run: processes, or ray.")] = "processes",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; without one, it is started here.")] = None,
 ) -> None:
     """Run a scenario: every policy on every seed, a league table, a report."""
     from rota.cli.run import run_scenario
 
-    run_scenario(scenario, overrides or [], seeds, jobs, out, as_json, quiet)
+    run_scenario(scenario, overrides or [], seeds, jobs, out, as_json, quiet, executor, address)
 
 
 @app.command()

@@ -13,7 +13,15 @@ from rota.study.store import Study
 
 
 def run_scenario(
-    file: Path, overrides: list[str], seeds: int | None, jobs: int | None, out: Path | None, as_json: bool, quiet: bool
+    file: Path,
+    overrides: list[str],
+    seeds: int | None,
+    jobs: int | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    executor: str = "processes",
+    address: str | None = None,
 ) -> None:
     """Run a scenario, print its league and write its report. Raises InputError."""
     from rich.console import Console
@@ -26,7 +34,8 @@ def run_scenario(
     scenario = read(file, overrides, seeds)
     folder = out or Path("rota-results") / f"{_slug(scenario.name)}-{scenario.digest()[:8]}"
     try:
-        study = _with_progress(scenario, folder, jobs or os.cpu_count() or 1, quiet or not sys.stderr.isatty())
+        where = (jobs or os.cpu_count() or 1, executor, address)
+        study = _with_progress(scenario, folder, where, quiet or not sys.stderr.isatty())
     except KeyboardInterrupt:  # typer would leave with no word on how to go on
         print(
             f"interrupted: what was finished is kept in {folder}; run the same command again to go on", file=sys.stderr
@@ -48,9 +57,10 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name) or "study"
 
 
-def _with_progress(scenario: Scenario, folder: Path, jobs: int, quiet: bool) -> Study:
+def _with_progress(scenario: Scenario, folder: Path, where: tuple[int, str, str | None], quiet: bool) -> Study:
+    jobs, executor, address = where
     if quiet:
-        return run_study(scenario, folder, jobs)
+        return run_study(scenario, folder, jobs, None, executor, address)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -62,4 +72,6 @@ def _with_progress(scenario: Scenario, folder: Path, jobs: int, quiet: bool) -> 
             folder,
             jobs,
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            executor,
+            address,
         )

@@ -42,6 +42,7 @@ class World(Protocol):
     name: str
     sections: tuple[str, ...]  # scenario keys that belong to this world (workload, fleet, ...)
     roles: tuple[str, ...]  # keys that a policy entry may have besides `name`
+    rooms: Mapping[str, Mapping[str, Any]]  # policies of this world's own: for a role, classes by name
     measures: Mapping[str, Measure]
     objective: str  # default metric to rank by
 

@@ -22,12 +22,14 @@ from typing import Any
 
 import yaml
 
-from rota.kernel.errors import InputError, RotaError
+from rota.kernel.errors import InputError, RotaError, nearest
+from rota.kernel.world import RunResult
 from rota.study import store
 from rota.study.scenario import Scenario, parse
 
 Progress = Callable[[int, int, str], None]  # done, in all, what was done last
 BOUNDS = "bounds"
+EXECUTORS = ("processes", "ray")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,25 @@ class Cell:
     seed: int
 
 
-def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress | None = None) -> store.Study:
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed: one line, and the trace."""
+
+    error: str
+    trace: str
+
+
+Computed = RunResult | Failure | dict[str, Any]  # of a policy's run, or of a seed's bound
+
+
+def run_study(
+    scenario: Scenario,
+    out: Path,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    executor: str = "processes",
+    address: str | None = None,
+) -> store.Study:
     """Run what is not yet done and return the finished study.
 
     Args:
@@ -47,15 +67,22 @@ def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress |
         out: The folder of results; an interrupted study of the same scenario is resumed.
         jobs: Processes. The results do not depend on it.
         progress: Called after each run.
+        executor: ``"processes"`` on this machine, or ``"ray"``.
+        address: Of a Ray cluster; without one, a local one is started with `jobs` processes.
 
     Raises:
         InputError: the folder cannot be used, or a policy of the scenario is wrong.
+        MissingExtraError: Ray is asked for and not installed.
         KeyboardInterrupt: passed on; what was finished is kept.
     """
     applies, skipped = _who_applies(scenario)
     digest = scenario.digest()
     if jobs < 1:
         raise InputError(f"jobs: expected at least 1, found {jobs}")
+    if executor not in EXECUTORS:
+        raise InputError(f"executor: '{executor}' does not exist{nearest(executor, EXECUTORS)}")
+    if address is not None and executor != "ray":
+        raise InputError("address: is of a Ray cluster; give --executor ray with it")
     first = scenario.world.workload(
         scenario.case, scenario.seeds[0]
     )  # a wrong trace is told before anything is written
@@ -86,7 +113,16 @@ def run_study(scenario: Scenario, out: Path, jobs: int = 1, progress: Progress |
             tell(done, total, what)
             check()
 
-        _run(scenario, out, todo, len(cells), min(jobs, len(todo)), told, first)
+        if executor == "ray":
+            from rota.study.cluster import run_on_ray
+
+            done = len(cells) - len(todo)
+            for cell, computed in run_on_ray(scenario, todo, jobs, address):
+                keep(out, cell, computed)
+                done += 1
+                told(done, len(cells), _title(cell))
+        else:
+            _run(scenario, out, todo, len(cells), min(jobs, len(todo)), told, first)
         check()
     manifest["bounds"], manifest["notices"] = _bounds(out)
     store.finish(out, manifest)
@@ -160,9 +196,9 @@ def _cells(scenario: Scenario, policies: list[Mapping[str, Any]]) -> list[Cell]:
 def _run(scenario: Scenario, out: Path, todo: list[Cell], total: int, jobs: int, tell: Progress, workload: Any) -> None:
     done = total - len(todo)
     if jobs <= 1:
-        worker = _Worker(scenario, out, workload)
+        worker = Worker(scenario, workload)
         for cell in todo:
-            worker.run(cell)
+            keep(out, cell, worker.run(cell))
             done += 1
             tell(done, total, _title(cell))
         return
@@ -190,48 +226,54 @@ def _title(cell: Cell) -> str:
     return f"{cell.policy['name'] if cell.policy else 'bound'}, seed {cell.seed}"
 
 
-class _Worker:
+def keep(out: Path, cell: Cell, computed: Computed) -> None:
+    """Store what a cell gave."""
+    if cell.policy is None:
+        store.whole(out / "cells" / f"{cell.name}.json", json.dumps(computed).encode())
+    elif isinstance(computed, Failure):
+        store.write_failure(out, cell.name, str(cell.policy["name"]), cell.seed, computed.error, computed.trace)
+    elif isinstance(computed, RunResult):
+        store.write_cell(out, cell.name, str(cell.policy["name"]), cell.seed, computed)
+
+
+class Worker:
     """Runs cells in one process; keeps the workload of the seed at hand."""
 
-    def __init__(self, scenario: Scenario, out: Path, first: Any = None) -> None:
-        self.scenario, self.out = scenario, out
+    def __init__(self, scenario: Scenario, first: Any = None) -> None:
+        self.scenario = scenario
         self._seed: int | None = None if first is None else scenario.seeds[0]
         self._workload = first  # of the first seed, where it was drawn already
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: Cell) -> Computed:
+        """A policy's result on a seed, or the seed's bound. A policy is anybody's code: its failure is a result too."""
         world, case = self.scenario.world, self.scenario.case
         if self._seed != cell.seed:
             self._workload, self._seed = world.workload(case, cell.seed), cell.seed
         if cell.policy is None:
-            about: dict[str, Any] = {"bounds": {}}
             try:
-                about["bounds"] = world.bounds(case, self._workload)
+                return {"bounds": world.bounds(case, self._workload)}
             except Exception as error:  # a study without a bound is still a study
-                about["no_bounds"] = _line(error)
-            store.whole(self.out / "cells" / f"{cell.name}.json", json.dumps(about).encode())
-            return
-        name = str(cell.policy["name"])
+                return {"bounds": {}, "no_bounds": _line(error)}
         try:
-            result = world.run(case, self._workload, cell.policy, cell.seed)
-        except Exception as error:  # a policy is anybody's code: its failure is a result, recorded with its trace
-            store.write_failure(self.out, cell.name, name, cell.seed, _line(error), traceback.format_exc())
-            return
-        store.write_cell(self.out, cell.name, name, cell.seed, result)
+            return world.run(case, self._workload, cell.policy, cell.seed)
+        except Exception as error:
+            return Failure(_line(error), traceback.format_exc())
 
 
-_worker: _Worker | None = None
+_worker: tuple[Worker, Path] | None = None
 
 
 def _start_worker(document: dict[str, Any], folder: Path, out: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     global _worker
-    _worker = _Worker(parse(document, folder), out)
+    _worker = Worker(parse(document, folder)), out
 
 
 def _work(cell: Cell) -> None:
     if _worker is None:
         raise RuntimeError("the worker was not started")
-    _worker.run(cell)
+    worker, out = _worker
+    keep(out, cell, worker.run(cell))
 
 
 def _bounds(out: Path) -> tuple[dict[str, float], list[str]]:

@@ -14,7 +14,7 @@ from rota.worlds.queues import draw, theory
 from rota.worlds.queues.distributions import parse_distribution
 from rota.worlds.queues.kernels import layout as at
 from rota.worlds.queues.model import Servers, Workload, alike, make_workload
-from rota.worlds.queues.policies import QUEUE_ALLOTS, QUEUE_ORDERS, QUEUE_PLACES
+from rota.worlds.queues.policies import ADMISSIONS, QUEUE_ORDERS, QUEUE_PLACES, SHARES
 from rota.worlds.queues.policies.admission import LearningAugmented, Threshold, TimeFair, TimeFairSimple
 from rota.worlds.queues.policies.explore import lower_mean, upper_mean
 from rota.worlds.queues.policies.feedback import Gittins, MultiLevelFeedback, RoundRobin, ShortestExpectedRemaining
@@ -402,7 +402,7 @@ def test_thresholds_of_the_papers() -> None:
     ],
 )
 def test_parameters_out_of_range(shape: str, name: str, parameters: dict[str, Any], said: str) -> None:
-    room = {"order": QUEUE_ORDERS, "place": QUEUE_PLACES, "allot": QUEUE_ALLOTS}[shape]
+    room = {"order": QUEUE_ORDERS, "place": QUEUE_PLACES, "allot": {**SHARES, **ADMISSIONS}}[shape]
     with pytest.raises(InputError, match=said):
         room[name](**parameters)  # type: ignore[operator]
 

@@ -240,8 +240,7 @@ def quantile_edges(law: Distribution, pieces: int) -> FloatColumn:
         edges = law.quantile(np.clip(levels, 1e-300, 1.0 - 1e-16))
     low = float(law.law.support()[0]) if law.law is not None else 0.0
     edges[0] = low
-    edges = np.maximum.accumulate(edges)
-    return edges
+    return np.asarray(np.maximum.accumulate(edges))
 
 
 # -- predictions ------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,14 @@ from rota.worlds.queues import draw
 from rota.worlds.queues.kernels import layout as at
 from rota.worlds.queues.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.queues.model import Workload, make_workload
-from rota.worlds.queues.policies import QUEUE_ALLOTS, QUEUE_ORDERS, QUEUE_PLACES
+from rota.worlds.queues.policies import ADMISSIONS, QUEUE_ORDERS, QUEUE_PLACES, SHARES
 from rota.worlds.queues.settings import Case, SizeInformation, load
 from rota.worlds.queues.simulate import Roles, Simulation
 from rota.worlds.queues.verify import verify
 
 DEFAULTS = {"order": "fcfs", "route": "least_outstanding"}
-ROOMS: dict[str, list[Any]] = {
-    "order": [ORDERS, QUEUE_ORDERS],
-    "place": [PLACES, QUEUE_PLACES],
-    "allot": [ALLOTS, QUEUE_ALLOTS],
-}
+SHAPES = {"order": "order", "share": "allot", "route": "place", "admit": "allot"}
+SHARED: Mapping[str, Mapping[str, Any]] = {"order": ORDERS, "share": ALLOTS, "route": PLACES, "admit": {}}
 
 
 class Queues:
@@ -35,6 +33,9 @@ class Queues:
     name = "queues"
     sections = ("workload", "servers", "information", "warm_up", "budget")
     roles = ("order", "share", "route", "admit")
+    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+        {"order": QUEUE_ORDERS, "share": SHARES, "route": QUEUE_PLACES, "admit": ADMISSIONS}
+    )
     objective = "response_mean"
     measures: Mapping[str, Measure] = MEASURES
 
@@ -156,12 +157,12 @@ class Queues:
         if "share" in policy and "order" in policy:
             raise InputError(f"policy {name}: share divides the servers, so there is no order; keep one of them")
 
-        def member(role: str, shape: str) -> Policy | None:
+        def member(role: str) -> Policy | None:
             spec = policy.get(role, DEFAULTS.get(role))
-            return None if spec is None else find(shape, spec, ROOMS[shape], folder, f"policy {name}, {role}")
+            rooms = [SHARED[role], self.rooms[role]]
+            return None if spec is None else find(SHAPES[role], spec, rooms, folder, f"policy {name}, {role}")
 
-        order, route = member("order", "order"), member("route", "place")
-        return Roles(order, route, member("share", "allot"), member("admit", "allot"))  # type: ignore[arg-type]
+        return Roles(member("order"), member("route"), member("share"), member("admit"))  # type: ignore[arg-type]
 
 
 def _predicts(case: Case) -> bool:

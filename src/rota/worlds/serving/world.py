@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Serving:
     sections = ("workload", "fleet", "information", "slo")
     roles = ("route", "hold", "order", "batch", "victim")
     objective = "e2e_mean"
+    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS})
     measures: Mapping[str, Measure] = MEASURES
 
     def __init__(self) -> None:

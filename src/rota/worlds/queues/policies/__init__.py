@@ -18,7 +18,7 @@ from rota.worlds.queues.policies.robust import ShortestRemainingBounce, SizeEsti
 from rota.worlds.queues.policies.skip_predict import OneBit, PredictAll, SkipPredict
 from rota.worlds.queues.policies.weighted import CMu, WeightedShortest
 
-QUEUE_ORDERS: dict[str, type[Order] | str] = {
+QUEUE_ORDERS: dict[str, type[Order]] = {
     "round_robin": RoundRobin,
     "mlfq": MultiLevelFeedback,
     "gittins": Gittins,
@@ -38,17 +38,19 @@ QUEUE_ORDERS: dict[str, type[Order] | str] = {
     "ucb_u": OptimisticUniform,
     "ucb_rr": OptimisticInTurn,
 }
-QUEUE_PLACES: dict[str, type[Place] | str] = {
+QUEUE_PLACES: dict[str, type[Place]] = {
     "jsq": LeastOutstanding,  # the names of queueing theory for rules that all worlds share
     "jsq_d": PowerOfTwo,
     "jiq": JoinIdle,
     "sita": SizeInterval,
     "dodoor": Dodoor,
 }
-QUEUE_ALLOTS: dict[str, type[Allot] | str] = {
+SHARES: dict[str, type[Allot]] = {
     "weight_behind": WeightBehind,
     "greatest_density": GreatestDensity,
     "in_turn_on_fastest": InTurnOnFastest,
+}
+ADMISSIONS: dict[str, type[Allot]] = {
     "knapsack": Threshold,
     "knapsack_time_fair": TimeFair,
     "knapsack_time_fair_simple": TimeFairSimple,
