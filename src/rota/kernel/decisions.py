@@ -213,7 +213,7 @@ class System:
     roles: dict[str, Policy | Every] = field(default_factory=dict)
 
     ROLES: ClassVar[tuple[str, ...]] = (
-        "route", "hold", "order", "admit", "batch", "victim", "retain", "migrate", "repack", "scale", "plan",
+        "route", "hold", "order", "share", "admit", "batch", "victim", "retain", "migrate", "repack", "scale", "plan",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -1,13 +1,18 @@
 """A slow replica, written for reading: every request is visited in every iteration, blocks are counted one request at a time.
 
 It shares no code with the simulator but the rules of the batchers and the timing model, and must agree with it to the bit.
+`slow_fleet` puts a router before several of them, `slow_cache` gives them a prefix cache.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from rota.worlds.serving.batching import RESERVE_FIXED, RESERVE_PROMPT
 from rota.worlds.serving.simulate import Replica
 from rota.worlds.serving.timing.features import iteration
+
+Key = tuple[float, ...]
 
 
 @dataclass
@@ -16,50 +21,126 @@ class Request:
     arrival: float
     prompt: int
     output: int
-    key: float = 0.0
+    priority: int = 0
+    size: float = 0.0  # what is known of the output
+    names: tuple[int, ...] = ()  # of the blocks of its prompt, as the trace has them
+    order_key: Key = (0.0,)
+    victim_key: Key = (0.0,)
+    hold_key: Key = (0.0,)
     computed: int = 0  # tokens in the KV cache
     generated: int = 0
-    blocks: int = 0
+    blocks: list["Block"] = field(default_factory=list)
+    registered: int = 0  # how many of them were offered to the cache
     chunk: int = 0
     decoding: bool = False
     preemptions: int = 0
+    cached: int | None = None
+    host: int | None = None
+    dispatched: float | None = None
     scheduled: float | None = None
     token_times: list[float] = field(default_factory=list)
+    target: int = 0  # tokens to prefill
+
+    def __post_init__(self) -> None:
+        self.target = self.prompt
 
     @property
-    def target(self) -> int:
-        return self.prompt + (0 if self.decoding else self.generated)
+    def tie(self) -> tuple[float, int]:
+        return (self.arrival, self.number)
 
-    @property
-    def rank(self) -> tuple[float, float, int]:
-        return (self.key, self.arrival, self.number)
+
+@dataclass(eq=False)
+class Block:
+    """A KV block; a name where its content can be found again."""
+
+    name: tuple[object, ...] | None = None
+    holders: int = 0
+
+
+class Pool:
+    """The KV blocks of a replica without a cache."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.size = replica.block_tokens
+        self.free = [Block() for _ in range(replica.kv_blocks)]
+
+    def need(self, tokens: int) -> int:
+        return -(-tokens // self.size)
+
+    def hits(self, r: Request) -> list[Block]:
+        """Blocks with the beginning of a request's tokens."""
+        return []
+
+    def take(self, r: Request, hits: list[Block]) -> None:
+        """Hold the blocks that were found."""
+
+    def extend(self, r: Request, tokens: int) -> None:
+        """Hold enough blocks for so many tokens."""
+        while len(r.blocks) < self.need(tokens):
+            r.blocks.append(self.free.pop(0))
+
+    def release(self, r: Request) -> None:
+        self.free += r.blocks
+        r.blocks = []
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order policy, one request at a time."""
+
+    key: Callable[[Request, float], Key] = lambda r, now: (0.0,)
+    asked: str = "arrival"
+    preemptive: bool = False
+    review: Callable[[list[Request], float], float] = lambda requests, now: inf
+    started: Callable[[Request], None] = lambda r: None
 
 
 class SlowReplica:
     """One engine: a waiting line, running requests in order of admission, free blocks."""
 
-    def __init__(self, replica: Replica) -> None:
-        self.replica, self.rules = replica, replica.rules
+    def __init__(
+        self, replica: Replica, order: Ranking, victim: Ranking | None = None, pool: Pool | None = None
+    ) -> None:
+        self.replica, self.rules, self.order, self.victim = replica, replica.rules, order, victim
+        self.pool = pool or Pool(replica)
         self.waiting: list[Request] = []
+        self.inbox: list[Request] = []  # came while an iteration ran that was put together ahead
         self.running: list[Request] = []
-        self.free = replica.kv_blocks
+        self.lagging: list[Request] = []  # have ended, but the scheduler has not seen it
+        self.batch: list[Request] = []
+        self.ready, self.busy = False, False
+        self.now, self.ends, self.review_at = 0.0, inf, inf
+        self.decisions = 0
+        self.finished: list[Request] = []
+        self.known: set[str] = set()  # which keys were asked for this decision
 
-    def run(self, requests: list[Request]) -> None:
-        """Serve requests that all come to this engine; their times are noted in them."""
-        now, coming = 0.0, sorted(requests, key=lambda request: (request.arrival, request.number))
-        while coming or self.waiting or self.running:
-            if not self.waiting and not self.running:
-                now = max(now, coming[0].arrival)
-            while coming and coming[0].arrival <= now:
-                self.waiting.append(coming.pop(0))
-            batch = self.compose(now)
-            if not batch:
-                if not coming:
-                    return  # nobody who waits may go
-                now = coming[0].arrival
-                continue
-            now = now + self.seconds(batch)
-            self.finish_iteration(batch, now)
+    @property
+    def outstanding(self) -> int:
+        return len(self.waiting) + len(self.inbox) + len(self.running)
+
+    def receive(self, r: Request, now: float) -> None:
+        r.dispatched = now
+        self.decisions += 1
+        late = self.rules.ahead and (self.busy or bool(self.running) or bool(self.lagging))
+        (self.inbox if late else self.waiting).append(r)
+        if not self.busy and not self.ready:
+            self.ready, self.now = True, now
+
+    def begin(self, now: float) -> None:
+        """Put the next iteration together and start it."""
+        self.ready, self.now, self.review_at, self.known = False, now, inf, set()
+        batch = self.compose()
+        if self.rules.ahead:
+            seen = bool(self.lagging or self.inbox)
+            for r in self.lagging:
+                self.pool.release(r)
+            self.waiting += self.inbox
+            self.lagging, self.inbox = [], []
+            if seen and not self.running:
+                self.ready = True  # with what has become visible
+                return
+        if batch:
+            self.batch, self.busy, self.ends = batch, True, now + self.seconds(batch)
 
     def seconds(self, batch: list[Request]) -> float:
         prefills = [(r.computed, r.chunk) for r in batch if not r.decoding]
@@ -67,96 +148,152 @@ class SlowReplica:
         features = iteration(prefills, [r.computed for r in batch if r.decoding], samples)
         return self.replica.timing.seconds(features)
 
-    def need(self, tokens: int) -> int:
-        return -(-tokens // self.replica.block_tokens)
+    # -- what goes first ------------------------------------------------------------------------------------------
 
-    def compose(self, now: float) -> list[Request]:
-        if not self.rules.mixed:
-            if not self.rules.when_empty or not self.running:
-                admitted = self.admit(self.rules.budget, now)
+    def ask(self, role: str) -> None:
+        """Keys for this decision, unless they are known."""
+        ranking = self.victim if role == "victim" else self.order
+        if ranking is None or ranking.asked == "arrival" or role in self.known:
+            return
+        self.known.add(role)
+        rows = self.running if role == "victim" else self.waiting + self.running
+        for r in rows:
+            setattr(r, f"{role}_key", ranking.key(r, self.now))
+        if role == "order":
+            self.review_at = ranking.review(rows, self.now)
+
+    def first(self) -> Request | None:
+        r = min(self.waiting, key=lambda each: (each.order_key, each.tie))
+        return None if r.order_key[0] == inf else r
+
+    def worst(self) -> Request:
+        """Who is displaced: the first of the victim role, otherwise the last of the order."""
+        if self.victim is not None:
+            self.ask("victim")
+            return min(self.running, key=lambda each: (each.victim_key, each.tie))
+        self.ask("order")
+        return max(self.running, key=lambda each: (each.order_key, each.tie))
+
+    # -- an iteration ---------------------------------------------------------------------------------------------
+
+    def compose(self) -> list[Request]:
+        rules = self.rules
+        if not rules.mixed:
+            if not rules.when_empty or not self.running:
+                admitted = self.admit()
                 if admitted:
                     return admitted
             self.give_blocks()
             if not self.running:
-                return self.admit(self.rules.budget, now)
+                return self.admit()
             return list(self.running)
-        displaced = self.give_blocks()
-        batch = list(self.running)
-        if not displaced or not self.running:
-            left = self.rules.budget - sum(1 for r in batch if r.decoding) - sum(r.chunk for r in batch)
-            batch += self.admit(left, now)
-        return [r for r in batch if r.decoding or r.chunk > 0]
+        if not self.give_blocks() or not self.running:
+            self.admit()
+        return [r for r in self.running if r.decoding or r.chunk > 0]
+
+    def cut_chunks(self) -> int:
+        """Divide the token budget among the prompts under way, in order of admission; the blocks that are then missing."""
+        left = self.rules.budget - (sum(r.decoding for r in self.running) if self.rules.mixed else 0)
+        missing = 0
+        for r in self.running:
+            if not r.decoding:
+                r.chunk = max(0, min(r.target - r.computed, left))
+                left -= r.chunk
+            missing += max(0, self.pool.need(r.computed + (1 if r.decoding else r.chunk)) - len(r.blocks))
+        return missing
 
     def give_blocks(self) -> bool:
-        """Blocks for what runs, in the order of the queue; where there are none, the last of the order goes."""
+        """Blocks for what runs; where there are none, the last of the order goes. Says whether somebody went."""
         displaced = False
-        for r in sorted(self.running, key=lambda each: each.rank):
-            if r not in self.running:
-                continue
-            r.chunk = 0
-            if r.decoding:
-                tokens = r.computed + 1
-            else:
-                used = sum(1 for each in self.running if each.decoding)
-                used += sum(each.chunk for each in self.running if not each.decoding and each is not r)
-                r.chunk = max(0, min(r.target - r.computed, self.rules.budget - used))
-                tokens = r.computed + r.chunk
-            while r in self.running and self.need(tokens) > r.blocks and self.need(tokens) - r.blocks > self.free:
-                self.displace(max(self.running, key=lambda each: each.rank))
-                displaced = True
-            if r in self.running and self.need(tokens) > r.blocks:
-                self.free -= self.need(tokens) - r.blocks
-                r.blocks = self.need(tokens)
+        while self.cut_chunks() > len(self.pool.free) and self.running:
+            self.displace(self.worst())
+            displaced = True
+        for r in sorted(self.running, key=lambda each: not each.decoding):
+            self.pool.extend(r, r.computed + (1 if r.decoding else r.chunk))
         return displaced
 
     def displace(self, r: Request) -> None:
         self.running.remove(r)
-        self.free += r.blocks
-        r.blocks = r.computed = r.chunk = 0
-        r.decoding = False
+        self.pool.release(r)
+        r.computed = r.chunk = 0
+        r.decoding, r.target = False, r.prompt + r.generated
         r.preemptions += 1
         self.waiting.append(r)
 
-    def admit(self, left: int, now: float) -> list[Request]:
-        admitted: list[Request] = []
-        while self.waiting and left > 0 and len(self.running) < self.replica.max_running:
-            r = min(self.waiting, key=lambda each: each.rank)
-            chunk = min(r.target, left) if self.rules.chunked else r.target
+    def admit(self) -> list[Request]:
+        rules, admitted, before = self.rules, list[Request](), bool(self.running)
+        while self.waiting:
+            spent = sum((1 if rules.mixed else 0) if r.decoding else r.chunk for r in self.running)
+            left = rules.budget - spent
+            full = len(self.running) + len(self.lagging) >= self.replica.max_running
+            if left <= 0 or (not self.order.preemptive and (full or not self.pool.free)):
+                break
+            self.ask("order")
+            r = self.first()
+            if r is None:
+                break
+            hits = self.pool.hits(r)
+            todo = r.target - len(hits) * self.pool.size
+            chunk = min(todo, left) if rules.chunked else todo
             longest = max([each.chunk for each in admitted] + [chunk])
-            if self.rules.padded and admitted and (len(admitted) + 1) * longest > self.rules.budget:
+            if rules.padded and admitted and (len(admitted) + 1) * longest > rules.budget:
                 break
-            if not self.rules.padded and chunk > left and (admitted or self.running):
+            if not rules.padded and chunk > left and (admitted or before):
                 break
-            aside = self.set_aside(r, chunk)
-            check = self.need(r.target) if self.rules.full_check else aside
-            if check + self.rules.watermark_blocks > self.free:
-                break
-            self.waiting.remove(r)
-            self.free -= aside
-            r.blocks, r.chunk = aside, chunk
-            r.scheduled = now if r.scheduled is None else r.scheduled
-            self.running.append(r)
+            if full or not self.fits(r, chunk, hits):
+                if not self.order.preemptive or not self.running:
+                    break
+                worst = self.worst()
+                if (r.order_key, r.tie) > (worst.order_key, worst.tie):
+                    break
+                self.displace(worst)
+                admitted = [each for each in admitted if each is not worst]
+                continue
+            self.start(r, chunk, hits)
             admitted.append(r)
-            left -= chunk
         return admitted
 
-    def set_aside(self, r: Request, chunk: int) -> int:
-        if self.rules.reserve == RESERVE_FIXED:
-            return self.need(max(self.rules.reserve_tokens, r.target))
-        return self.need(r.target if self.rules.reserve == RESERVE_PROMPT else chunk)
+    def fits(self, r: Request, chunk: int, hits: list[Block]) -> bool:
+        tokens = self.set_aside(r, chunk, hits)
+        if self.rules.full_check:
+            tokens = max(tokens, r.target)
+        idle = sum(1 for block in hits if block.holders == 0)
+        return self.pool.need(tokens) - len(hits) + idle + self.rules.watermark_blocks <= len(self.pool.free)
 
-    def finish_iteration(self, batch: list[Request], now: float) -> None:
-        for r in batch:
+    def set_aside(self, r: Request, chunk: int, hits: list[Block]) -> int:
+        if self.rules.reserve == RESERVE_FIXED:
+            return max(self.rules.reserve_tokens, r.target)
+        return r.target if self.rules.reserve == RESERVE_PROMPT else len(hits) * self.pool.size + chunk
+
+    def start(self, r: Request, chunk: int, hits: list[Block]) -> None:
+        self.waiting.remove(r)
+        self.pool.take(r, hits)
+        r.computed, r.chunk = len(hits) * self.pool.size, chunk
+        self.pool.extend(r, self.set_aside(r, chunk, hits))
+        r.scheduled = self.now if r.scheduled is None else r.scheduled
+        r.cached = r.computed if r.cached is None else r.cached
+        self.running.append(r)
+        self.order.started(r)
+        if self.order.asked == "pick":
+            self.known.discard("order")
+
+    def complete(self) -> None:
+        """The iteration ends: decoders first, by number, then prompts in order of admission."""
+        self.busy, self.ready, self.now = False, True, self.ends
+        for r in sorted(self.batch, key=lambda each: (not each.decoding, each.number if each.decoding else 0)):
             if r.decoding:
                 r.computed += 1
             else:
-                r.computed, whole = r.computed + r.chunk, r.target
-                r.chunk = 0
-                if r.computed < whole:
+                r.computed, r.chunk = r.computed + r.chunk, 0
+                if r.computed < r.target:
                     continue
                 r.decoding = True
             r.generated += 1
-            r.token_times.append(now)
+            r.token_times.append(self.now)
             if r.generated == r.output:
                 self.running.remove(r)
-                self.free += r.blocks
+                self.finished.append(r)
+                if self.rules.ahead:
+                    self.lagging.append(r)
+                else:
+                    self.pool.release(r)

@@ -495,13 +495,15 @@ class Simulation:
             values["release"] = self.seconds[at.ARRIVAL, job : job + 1]
         if self.every and self.server[at.DECISIONS].sum() % self.every == 0:
             self._snapshot = self._hosts(route.reads)
-        hosts = self._snapshot if self._snapshot is not None else self._hosts(route.reads)
+        hosts = self._hosts(route.reads) if self._snapshot is None else {**self._snapshot, **self._hosts(_OWN)}
+        hosts = {name: column for name, column in hosts.items() if name in route.reads}
         known = HOST_COLUMNS
         if self.refresh or self.every:
-            known = {
+            old = {
                 name: Column(name, column.unit, column.meaning, "stale", as_of=self.refresh)
                 for name, column in known.items()
             }
+            known = old | {name: known[name] for name in _OWN}
         table = Hosts(hosts, known.values(), rows=len(self.servers))
         costs = checked(
             route.costs(Jobs(values, self._columns.values(), rows=1), table, self.now),
@@ -617,6 +619,7 @@ def _running(run: Simulation) -> IntColumn:
     return np.asarray(np.where(run.server[at.JOB] == -2, run.server[at.OUTSTANDING], busy))
 
 
+_OWN = ("id", "speed", "decisions")  # what a dispatcher knows by itself, however old its view of the servers is
 _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "id": lambda run: np.arange(len(run.servers)),
     "queued": lambda run: run.server[at.OUTSTANDING] - _running(run),

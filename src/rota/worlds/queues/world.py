@@ -193,7 +193,11 @@ def _knew(run: Simulation) -> str:
             continue  # it is never asked
         for name in (*member.reads, *getattr(member, "reads_job", ())):
             text = str(run._columns[name]) if name in run._columns and isinstance(member, Order) else name
-            if (run.refresh or run.every) and isinstance(member, Place) and name not in ("id", *member.reads_job):
+            if (
+                (run.refresh or run.every)
+                and isinstance(member, Place)
+                and name not in ("id", "speed", "decisions", *member.reads_job)
+            ):
                 age = f"{run.refresh:g} s" if run.refresh else f"{run.every} placements"
                 text = f"{name} (stale, up to {age})"
             if text not in words and name != "id":
