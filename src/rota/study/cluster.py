@@ -4,6 +4,7 @@ What a cell gives depends on its words and its seed alone, so a cell whose worke
 trace, a user's own policies) must be at the same path on every node.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,15 @@ def run_on_ray(
 
     settings: Mapping[str, Any] = {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level="error", configure_logging=False, **settings)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from None
     try:
         compute = ray.remote(num_cpus=1, max_retries=RETRIES)(_compute)
         document, digest = ray.put(scenario.resolved()), scenario.digest()
         waiting, flying = list(reversed(todo)), dict[Any, Cell]()
-        room = AHEAD * max(1, int(ray.cluster_resources().get("CPU", jobs)))
+        resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = AHEAD * max(1, int(resources.get("CPU", jobs)))
         while waiting or flying:
             while waiting and len(flying) < room:
                 cell = waiting.pop()

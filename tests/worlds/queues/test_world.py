@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rota.cli.main import app
 from rota.kernel.errors import InputError
 from rota.kernel.tables import FloatColumn, Jobs
+from rota.rules import ALLOTS, ORDERS
 from rota.rules.balance import LeastWork
 from rota.rules.sampling import PowerOfTwo
 from rota.rules.service import LeastAttained
@@ -19,7 +22,11 @@ from rota.study.scenario import parse, read
 from rota.worlds import world
 from rota.worlds.queues import theory
 from rota.worlds.queues.distributions import parse_distribution
+from rota.worlds.queues.kernels import layout as at
+from rota.worlds.queues.model import alike, make_workload
+from rota.worlds.queues.policies import QUEUE_ORDERS
 from rota.worlds.queues.read import read_trace
+from rota.worlds.queues.simulate import Roles, Simulation
 from rota.worlds.queues.verify import verify
 
 BASE: dict[str, Any] = {
@@ -307,6 +314,43 @@ def test_broken_traces(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_text(text)
     with pytest.raises(InputError, match=said):
         read_trace(tmp_path / "jobs.csv")
+
+
+def test_a_trace_shorter_than_its_warm_up(tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text("arrival,service_time\n0,1\n1,1\n")
+    document = scenario(tmp_path, workload={"trace": "jobs.csv"}, warm_up={"jobs": 2})
+    with pytest.raises(InputError, match="2 of the trace's 2 jobs leave nothing to measure"):
+        document.world.workload(document.case, 0)
+
+
+# -- properties over random inputs ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    name=st.sampled_from(["fcfs", "srpt", "las", "mlfq", "sjf", "processor sharing"]),
+    servers=st.integers(1, 3),
+    factor=st.sampled_from([0.25, 2.0, 8.0]),
+)
+def test_time_has_no_unit_and_work_is_conserved(seed: int, name: str, servers: int, factor: float) -> None:
+    """Scaling time by a power of two scales every result exactly; the servers are busy for exactly the work there is."""
+    rng = np.random.default_rng(seed)
+    arrival, size = np.cumsum(rng.exponential(1.0, 60)), rng.exponential(1.0, 60)
+    ends = []
+    for scale in (1.0, factor):
+        work = make_workload(arrival * scale, size * scale)
+        share = ALLOTS["processor_sharing"]() if name == "processor sharing" else None
+        quantum = {"quantum": 0.5 * scale} if name == "mlfq" else {}
+        order = {**ORDERS, **QUEUE_ORDERS}["fcfs" if share else name](**quantum)
+        simulation = Simulation(work, alike(servers), Roles(order, LeastWork(), share), visible=work.size)
+        simulation.run()
+        ends.append(simulation.seconds[at.FINISH] / scale)
+        assert simulation.clocks[at.BUSY_SECONDS].sum() == pytest.approx(work.size.sum())
+        assert float(simulation.clock[0, at.AREA]) == pytest.approx(
+            (simulation.seconds[at.FINISH] - work.arrival).sum()
+        )
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(

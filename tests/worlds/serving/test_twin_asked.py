@@ -31,7 +31,7 @@ def aging(asked: str = "decision", preemptive: bool = False) -> Told:
 
 def least_served(preemptive: bool = True) -> Told:
     def key(number: float, release: float, prompt: float, size: float, priority: float, *moving: float) -> Key:
-        return (moving[0] + moving[1],)
+        return (moving[0],)  # with the prompt it would displace for ever: what is displaced has lost it
 
     return Told(key, "decision", preemptive)
 

@@ -70,6 +70,10 @@ def _recorded(case: Case) -> Workload:
             for name in ("arrival", "size", "job_class", "weight", "due", "patience", "tenant", "priority")
         }
         work = replace(work, **rows, columns={name: column[: section.first] for name, column in work.columns.items()})
+    if case.warm_up.jobs is not None and case.warm_up.jobs >= len(work):
+        raise InputError(
+            f"warm_up.jobs: {case.warm_up.jobs} of the trace's {len(work)} jobs leave nothing to measure; lower it"
+        )
     if section.scale != 1.0:
         lateness = work.due - work.arrival
         work = replace(work, arrival=work.arrival / section.scale, due=work.arrival / section.scale + lateness)
