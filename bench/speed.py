@@ -1,4 +1,4 @@
-"""How fast the serving world simulates: requests per CPU second after compilation, start-up apart.
+"""How fast the serving world simulates: requests per CPU second after compilation; the run alone, and with the building of its arrays.
 
     python -m bench.speed [--data FOLDER]
 
@@ -62,16 +62,19 @@ def case(workload: dict[str, Any], folder: Path, **fleet: Any) -> Case:
     return WORLD.load({"workload": workload, "fleet": [group | fleet]}, folder)
 
 
-def best(setting: Case, work: Workload, policy: dict[str, Any], repeat: int = 5) -> tuple[float, Any]:
-    """CPU seconds of the best run, set-up of the run included, and the last run."""
-    times, run = [], None
+def best(setting: Case, work: Workload, policy: dict[str, Any], repeat: int = 5) -> tuple[float, float, Any]:
+    """CPU seconds of the best run, alone and with its set-up, and the last run."""
+    alone, whole, run = [], [], None
     for _ in range(repeat + 1):  # the first one compiles
         gc.collect()
         start = time.process_time()
         run = WORLD.simulation(setting, work, policy, 0)
+        ready = time.process_time()
         run.run()
-        times.append(time.process_time() - start)
-    return min(times[1:]), run
+        end = time.process_time()
+        alone.append(end - ready)
+        whole.append(end - start)
+    return min(alone[1:]), min(whole[1:]), run
 
 
 def rows(folder: Path) -> list[tuple[str, Callable[[], tuple[Case, dict[str, Any]]], float]]:
@@ -128,21 +131,24 @@ def main() -> None:
         "--data", type=Path, default=Path(os.environ.get("ROTA_DATA", REPOSITORY.parent / "shared/data"))
     )
     folder = parser.parse_args().data.resolve()
-    table = Table("what", "requests", "CPU s", "requests / CPU s", "goal", "iterations / CPU s", "questions")
+    table = Table(
+        "what", "requests", "CPU s", "requests / CPU s", "with set-up", "goal", "iterations / CPU s", "questions"
+    )
     for what, build, goal in rows(folder):
         try:
             setting, policy = build()
             work = WORLD.workload(setting, 0)
         except ValueError as error:
-            table.add_row(what, "", "", f"skipped: {error}", f"{goal:,.0f}", "", "")
+            table.add_row(what, "", "", f"skipped: {error}", "", f"{goal:,.0f}", "", "")
             continue
-        seconds, run = best(setting, work, policy, 2 if len(work) > 100_000 else 5)
+        seconds, whole, run = best(setting, work, policy, 2 if len(work) > 100_000 else 10)
         iterations = run.hosts[:, _iterations()].sum()
         asked = run.questions.order + run.questions.place
         numbers = (
             f"{len(work):,}",
             f"{seconds:.4f}",
             f"{len(work) / seconds:,.0f}",
+            f"{len(work) / whole:,.0f}",
             f"{goal:,.0f}",
             f"{iterations / seconds:,.0f}",
             f"{asked:,}",

@@ -30,7 +30,6 @@ class Policy:
 
     Attributes:
         reads: Job columns that the policy may see. Ask the instance: a parameter may decide what it reads.
-        about: One line for tables; the first line of the module docstring when empty.
     """
 
     reads: tuple[str, ...] = ()

@@ -221,7 +221,7 @@ class SlowReplica:
         self.waiting.append(r)
 
     def admit(self) -> list[Request]:
-        rules, admitted, before = self.rules, list[Request](), bool(self.running)
+        rules, admitted = self.rules, list[Request]()
         while self.waiting:
             spent = sum((1 if rules.mixed else 0) if r.decoding else r.chunk for r in self.running)
             left = rules.budget - spent
@@ -238,7 +238,7 @@ class SlowReplica:
             longest = max([each.chunk for each in admitted] + [chunk])
             if rules.padded and admitted and (len(admitted) + 1) * longest > rules.budget:
                 break
-            if not rules.padded and chunk > left and (admitted or before):
+            if not rules.padded and chunk > left and self.running:
                 break
             if full or not self.fits(r, chunk, hits):
                 if not self.order.preemptive or not self.running:

@@ -1,4 +1,4 @@
-"""The fast simulator against a slow one, conservation, and the honesty of questions."""
+"""Conservation, cases by hand and the honesty of questions; `test_twin_fleet` and `test_twin_asked` compare with a slow simulator."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import build
-from tests.worlds.serving.slow import Request, SlowReplica
 
 LINEAR = {"constant": 0.011, "prefill_tokens": 0.0013, "decodes": 0.0007, "decode_context": 0.00003}
 
@@ -60,33 +59,6 @@ def workload(rows: list[tuple[int, int, int, int]]) -> Workload:
     rows = sorted(rows, key=lambda row: row[0])
     time, prompt, output, priority = (np.array(column) for column in zip(*rows, strict=True))
     return make_workload(time * 0.0625, prompt, output, priority=priority)
-
-
-@pytest.mark.parametrize("order", ["fcfs", "priority"])
-@pytest.mark.parametrize("name", list(BATCHERS))
-@given(rows=requests)
-def test_fast_equals_slow_to_the_bit(name: str, order: str, rows: list[tuple[int, int, int, int]]) -> None:
-    work, engine = workload(rows), replica(rules_of(name))
-    run = simulate(work, [engine], order)
-    slow = [
-        Request(j, float(work.arrival[j]), int(work.prompt_tokens[j]), int(work.output_tokens[j]))
-        for j in range(len(work))
-        if run.jobs[at.STATE, j] != at.REJECTED
-    ]
-    if order == "priority":
-        for each in slow:
-            each.key = float(work.priority[each.number])
-    SlowReplica(engine).run(slow)
-    assert run.jobs[at.PREEMPTIONS, [each.number for each in slow]].tolist() == [each.preemptions for each in slow]
-    for each in slow:
-        seen = run.seconds[:, each.number]
-        assert seen[at.SCHEDULED] == each.scheduled
-        assert seen[at.FIRST_TOKEN] == each.token_times[0]
-        assert seen[at.FINISH] == each.token_times[-1]
-    gaps = sum(len(each.token_times) - 1 for each in slow)
-    assert run.histogram[0].sum() == gaps
-    total = sum(each.token_times[-1] - each.token_times[0] for each in slow)
-    assert run.histogram[1].sum() == pytest.approx(total, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", list(BATCHERS))

@@ -23,7 +23,7 @@ def aging(asked: str = "decision", preemptive: bool = False) -> Told:
     """Short prompts first, but who waits gains; two columns of keys."""
 
     def key(number: float, release: float, prompt: float, size: float, priority: float, *moving: float) -> Key:
-        generated, prefilled, preemptions, now, picks = moving
+        preemptions, now = moving[2:4]
         return (float(-(preemptions > 1)), prompt - 16.0 * (now - release))
 
     return Told(key, asked, preemptive)

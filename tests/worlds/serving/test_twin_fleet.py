@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rota.worlds.serving.batching import BatchRules, Engine
 from rota.worlds.serving.catalogue import gpu, model
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS, VllmV1
-from rota.worlds.serving.batching import BatchRules, Engine
 from rota.worlds.serving.simulate import Replica
 from rota.worlds.serving.timing import build
 from tests.worlds.serving.twin import COSTS, FCFS, Told, compare

@@ -326,9 +326,16 @@ class Simulation:
         state[at.HOOKS] = any(self._hooked.values())
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
-        state[at.GLOBAL] = asked or limited or state[at.HOOKS] or self.concurrency > 0
+        state[at.GLOBAL] = asked or limited or state[at.HOOKS] or self.concurrency > 0 or self._line_matters()
         self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
         self._plans: dict[int, _Plan] = {}
+
+    def _line_matters(self) -> bool:
+        """Whether a router that never has to wait yet changes the order of requests that come together, or keeps some for ever."""
+        keys, arrival = self._arrays[at.A_HOLD_KEYS], self.seconds[at.ARRIVAL]
+        together = arrival[1:] == arrival[:-1]
+        moved = (keys[1:] != keys[:-1]).any(axis=1)
+        return bool((together & moved).any() or np.isinf(keys[:, 0]).any())
 
     def _static_keys(self, policy: Order, slot: int, width: int) -> bool:
         """Compute keys once where they cannot change. Returns whether the policy must be asked instead."""

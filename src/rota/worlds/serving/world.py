@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rota.kernel.decisions import Order, Place
-from rota.kernel.errors import InputError
+from rota.kernel.errors import BrokenRunError, InputError
 from rota.kernel.streams import exponential, generator, normal
 from rota.kernel.tables import Column
 from rota.kernel.world import Measure, RunResult
@@ -19,6 +19,7 @@ from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Closed, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
 from rota.worlds.serving.generate import generate
+from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS
@@ -27,6 +28,7 @@ from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, l
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import Timing, build
 from rota.worlds.serving.timing import features as f
+from rota.worlds.serving.verify import verify
 
 DEFAULTS = {"batch": "vllm_v1", "order": "fcfs", "route": "least_outstanding", "hold": "fcfs"}
 
@@ -101,12 +103,20 @@ class Serving:
             self.run(case, tiny, policy, 0)
 
     def run(self, case: Case, workload: Workload, policy: Mapping[str, Any], seed: int) -> RunResult:
-        """One policy on one seed."""
+        """One policy on one seed.
+
+        Raises:
+            BrokenRunError: the finished run breaks a rule of `verify`: a bug worth reporting.
+        """
         run = self.simulation(case, workload, policy, seed)
         run.run()
         rows = outcomes(run, case.slo)
-        metrics = summarise(run, rows)
-        return RunResult(metrics, rows, series(run), spans(rows), _notices(run, metrics), _knew(run, case))
+        metrics, lines = summarise(run, rows), series(run)
+        width = float(run.clock[at.BIN_SECONDS])
+        broken = verify(workload, run.replicas, rows, metrics, lines, width, run.concurrency > 0)
+        if broken:
+            raise BrokenRunError(f"the run breaks a rule: {broken[0]}")
+        return RunResult(metrics, rows, lines, spans(rows), _notices(run, metrics), _knew(run, case))
 
     def simulation(self, case: Case, workload: Workload, policy: Mapping[str, Any], seed: int) -> Simulation:
         """The run of a policy, ready to start: for tests, notebooks and stepping through time."""

@@ -426,7 +426,9 @@ def advance_together(state, until):
                 return code
         else:
             clocks[number, NOW] = time
-            clocks[number, REVIEW_AT] = np.inf
+            host_ints(state)[number, READY] = 1  # also when it was woken: after an answer it begins again
+            if not state[ANSWERED]:
+                clocks[number, REVIEW_AT] = np.inf
             if call_entry(state[BEGIN_ENTRY], state[SELF], number, 0, 0, 0) == ASK:
                 return ORDER
 

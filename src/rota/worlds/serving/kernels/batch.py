@@ -140,7 +140,7 @@ from rota.worlds.serving.kernels.layout import (
 )
 from rota.worlds.serving.kernels.queue import before, first, order_keys, push, remove
 
-IDLE, STARTED, ASK = range(3)
+IDLE, STARTED, ASK = range(3)  # ASK and more: the kind of keys that are needed is added
 
 
 @compiler.inner
@@ -307,24 +307,33 @@ def fits(state, r, j, chunk, hits, idle_hits):
 
 
 @compiler.inner
+def chunks(state, r):
+    """How many prompts have tokens in the iteration that is put together, and the most tokens of one."""
+    job, host = job_ints(state), host_ints(state)[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
+    count, longest = 0, 0
+    for position in range(host[PREFILL_COUNT]):
+        if job[CHUNK, prefills[position]] > 0:
+            count += 1
+            longest = max(longest, job[CHUNK, prefills[position]])
+    return count, longest
+
+
+@compiler.inner
 def admit(state, r, budget):
-    """Admit waiting jobs in their order while slots, tokens and blocks last. Returns ASK when the policy must be asked first."""
+    """Admit waiting jobs in their order while slots, tokens and blocks last. Returns STARTED, or ASK + the kind of keys it needs first."""
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
     waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
-    count, longest = 0, 0
-    for position in range(host[PREFILL_COUNT]):  # admitted before a policy was asked again
-        if job[CHUNK, prefills[position]] > 0:
-            count += 1
-            longest = max(longest, job[CHUNK, prefills[position]])
+    count, longest = chunks(state, r)  # of those admitted before a policy was asked again
     while host[QUEUED_COUNT] > 0 and budget > 0:
         full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
         if not state[PREEMPTIVE] and (full or host[FREE] == 0):
             break
         if state[DYNAMIC] and not state[ANSWERED] & (1 << KIND_ORDER):
-            return ASK
+            return ASK + KIND_ORDER
         position = first(state, r)
         if position < 0:
             break
@@ -341,9 +350,14 @@ def admit(state, r, budget):
             break
         if full or not fits(state, r, j, chunk, hits, idle_hits):
             if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
+                if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
+                    return ASK + KIND_VICTIM
                 worst = last_running(state, r)
                 if before(order_keys(state), seconds[ARRIVAL], j, worst):
+                    # Its tokens of this iteration go back into the budget.
+                    budget += job[CHUNK, worst] if job[STATE, worst] == PREFILLING else host[MIXED]
                     preempt(state, r, worst)
+                    count, longest = chunks(state, r)
                     continue
             break
         remove(state, r, position)
@@ -462,7 +476,8 @@ def short(state, r):
 def ask(state, r, kind):
     """Prepare a question about the jobs of a host: their numbers, waiting ones first, then those that may be displaced."""
     host = host_ints(state)[r]
-    with_running = state[PREEMPTIVE] or kind == KIND_VICTIM or (state[VICTIM] == 0 and short(state, r))
+    displacing = state[VICTIM] == 0 and host[STAGE] == 0 and short(state, r)
+    with_running = state[PREEMPTIVE] or kind == KIND_VICTIM or displacing
     rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
     waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
@@ -480,13 +495,27 @@ def ask(state, r, kind):
 
 
 @compiler.inner
+def batched(state, r):
+    """Prompt tokens in the iteration that is put together."""
+    job, host = job_ints(state), host_ints(state)[r]
+    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
+    tokens = 0
+    for position in range(host[PREFILL_COUNT]):
+        tokens += job[CHUNK, prefills[position]]
+    return tokens
+
+
+@compiler.inner
 def begin(state, r):
     """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
     host = host_ints(state)[r]
     if host[STAGE] == 0:
-        if not host[MIXED] and (not host[WHEN_EMPTY] or host[RUNNING_COUNT] == 0) and host[QUEUED_COUNT] > 0:
-            if admit(state, r, host[BUDGET]) == ASK:
-                return ask(state, r, KIND_ORDER)
+        # Where a batch is whole prompts, all that runs may have been admitted before a policy was asked again.
+        empty = host[RUNNING_COUNT] == host[PREFILL_COUNT]
+        if not host[MIXED] and (not host[WHEN_EMPTY] or empty) and host[QUEUED_COUNT] > 0:
+            code = admit(state, r, host[BUDGET] - batched(state, r))
+            if code >= ASK:
+                return ask(state, r, code - ASK)
             if host[PREFILL_COUNT] > 0:
                 return start(state, r)
         if (state[DYNAMIC] or state[VICTIM] == 2) and short(state, r):
@@ -496,17 +525,15 @@ def begin(state, r):
         displaced = grow(state, r)
         host[DECODING_NOW] = 1 if host[DECODES] > 0 else 0
         if not host[MIXED] or (displaced > 0 and host[RUNNING_COUNT] > 0):
-            if host[RUNNING_COUNT] == 0 and host[QUEUED_COUNT] > 0 and admit(state, r, host[BUDGET]) == ASK:
-                return ask(state, r, KIND_ORDER)
+            if host[RUNNING_COUNT] == 0 and host[QUEUED_COUNT] > 0:
+                code = admit(state, r, host[BUDGET])
+                if code >= ASK:
+                    return ask(state, r, code - ASK)
             return start(state, r)
         host[STAGE] = 1
-    budget = host[BUDGET] - host[DECODES]
-    job = job_ints(state)
-    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
-    for position in range(host[PREFILL_COUNT]):
-        budget -= job[CHUNK, prefills[position]]
-    if admit(state, r, budget) == ASK:
-        return ask(state, r, KIND_ORDER)
+    code = admit(state, r, host[BUDGET] - host[DECODES] - batched(state, r))
+    if code >= ASK:
+        return ask(state, r, code - ASK)
     if host[DECODES] == 0:
         host[DECODING_NOW] = 0
     return start(state, r)
