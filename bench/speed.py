@@ -2,7 +2,7 @@
 
     python -m bench.speed [--data FOLDER]
 
-FOLDER holds the traces (default: ROTA_DATA or ../shared/data beside the checkout). A row whose trace is absent is skipped and
+FOLDER holds the traces (default: ROTA_DATA). A row whose trace is absent is skipped and
 says so. Each figure is the best of several runs: other work on the machine only ever makes a run slower.
 """
 

@@ -47,8 +47,8 @@ class Compiler:
             numba.config.CACHE_DIR = before
 
     def njit(self, function: Any) -> Any:
-        """`numba.njit` with this world's cache. Floating point keeps its order of additions (no fast math)."""
-        return self._decorate(numba.njit(cache=True, boundscheck=False, error_model="numpy"), function)
+        """`numba.njit` with this world's cache, without the GIL. Floating point keeps its order of additions (no fast math)."""
+        return self._decorate(numba.njit(cache=True, boundscheck=False, error_model="numpy", nogil=True), function)
 
     def inner(self, function: Any) -> Any:
         """The same for functions that only other compiled functions call: without wrappers for Python they compile faster."""

@@ -62,6 +62,9 @@ def small(folder, name, skew=True):
     return place.parent, values
 
 
+CAPTURED = [1, 2, 4, *range(8, 257, 8), *range(272, 513, 16)]  # graphs of vLLM
+
+
 def line(keys, value_at, x):
     """Held below the first key, linear between, the last line beyond."""
     if x <= keys[0]:
@@ -103,6 +106,7 @@ class Twin:
 
     def seconds(self, chunks, decodes):
         tokens, requests = sum(chunk for _, chunk in chunks) + len(decodes), len(chunks) + len(decodes)
+        tokens = min((size for size in CAPTURED if size >= tokens), default=tokens)
         layer = 0.0
         for name, times in {**LAYERS, **MLP, "qk_norm": 1}.items():
             if (name, 1) in self.values["dense"]:
@@ -188,6 +192,7 @@ def test_options(tmp_path):
         return build({"tables": str(folder), **options}, served, CARD, 1, tmp_path).seconds(seen)
 
     assert seconds(overhead_seconds=0.001) == pytest.approx(seconds() + 0.001)
+    assert seconds(graph_tokens=16) == seconds(graph_tokens=0) < seconds()  # 22 tokens, 24 in the graph
     assert seconds(skew=True) > seconds() == seconds(skew=False)
 
 
@@ -197,8 +202,8 @@ def test_all_reduce_of_two_gpus(tmp_path):
     served, seen = model("llama-3.1-8b"), iteration([(0, 100)])
     free = build({"tables": str(folder), "link_bandwidth": 1e30, "link_latency": 0}, served, CARD, 2, tmp_path)
     slow = build({"tables": str(folder), "link_bandwidth": 1e9, "link_latency": 1e-5}, served, CARD, 2, tmp_path)
-    # two all-reduces a layer, two steps each, half of the 100 x 4096 x 2 bytes a step
-    expected = 32 * 2 * 2 * (1e-5 + 100 * 4096 * 2 / 2 / 1e9)
+    # two all-reduces a layer, two steps each, half of the 104 x 4096 x 2 bytes a step: 100 tokens, padded
+    expected = 32 * 2 * 2 * (1e-5 + 104 * 4096 * 2 / 2 / 1e9)
     assert slow.seconds(seen) - free.seconds(seen) == pytest.approx(expected)
     with pytest.raises(InputError, match=r"tp1: no such profile folder \(there are: tp2\)"):
         build({"tables": str(folder)}, served, CARD, 1, tmp_path)

@@ -31,7 +31,13 @@ __all__ = ["Timing", "build"]
 _NUMBER = (int, float)
 FORMATS: dict[str, dict[str, Any]] = {
     "vidur": {"attention": str, "all_reduce": str},
-    "llmservingsim": {"overhead_seconds": _NUMBER, "skew": bool, "link_bandwidth": _NUMBER, "link_latency": _NUMBER},
+    "llmservingsim": {
+        "overhead_seconds": _NUMBER,
+        "graph_tokens": int,
+        "skew": bool,
+        "link_bandwidth": _NUMBER,
+        "link_latency": _NUMBER,
+    },
     "aiconfigurator": {"overhead_seconds": _NUMBER},
     "splitwise": {"mixed_factor": _NUMBER, "as_splitwise_sim": bool, "rows": Mapping},
 }

@@ -23,6 +23,9 @@ all-reduces a layer are added, a ring of 2 (tp - 1) steps, each ``link_latency``
 bytes at ``link_bandwidth``: the GPU's measured collective where the catalogue has one, else its link and 5
 microseconds.
 
+vLLM replays a CUDA graph for small iterations, and what is in the graph (all but attention, head and sampler) is padded to the next size that was captured:
+1, 2, 4, by 8 up to 256, by 16 up to ``graph_tokens`` (512 unless given, as vLLM has it from 256 running sequences on; 2 x max_num_seqs below that; 0: none).
+
 Kernels were timed with ``enforce_eager``; what a server spends between iterations is the option
 ``overhead_seconds``, 0 unless given: vLLM 0.19 replays CUDA graphs and schedules asynchronously, so that the GPU
 hardly waits.
@@ -64,6 +67,7 @@ IN_LAYER = {
     "act_fn": 1,
     "down_proj": 1,
 }
+GRAPH_TOKENS = 512
 OPTIONAL = ("qk_norm",)  # only some architectures have it
 DENSE_MLP = ("gate_up_proj", "act_fn", "down_proj")  # absent where every layer has experts
 LINK_LATENCY = (
@@ -78,7 +82,8 @@ LINK_LATENCY = (
 (_AT_DENSE, _AT_SEQUENCE, _AT_AXES, _AT_ATTENTION, _AT_MOE, _AT_SKEW, _SIZE, _REDUCE_TOKEN, _REDUCE_STEP) = range(
     17, 26
 )
-_HEAD = 26
+_GRAPH_TOKENS = 26
+_HEAD = 27
 
 
 @compiler.inner
@@ -201,6 +206,17 @@ def _experts(table: Any, head: Any, tokens: float) -> tuple[float, bool]:
     return low + share_row * (high - low), share > 1.0
 
 
+@compiler.inner
+def captured(tokens: float) -> float:
+    """The size of the CUDA graph that vLLM replays for so many tokens: 1, 2, 4, by 8 up to 256, then by 16."""
+    if tokens <= 2.0:
+        return tokens
+    if tokens <= 4.0:
+        return 4.0
+    step = 8.0 if tokens <= 256.0 else 16.0
+    return float(np.ceil(tokens / step) * step)
+
+
 @compiler.entry("float64(int64, int64)")
 def entry(parameters: int, features: int) -> float:
     """Seconds of an iteration. Layout of `parameters`: see `_pack`."""
@@ -210,6 +226,8 @@ def entry(parameters: int, features: int) -> float:
     tokens = seen[PREFILL_TOKENS] + seen[DECODES]
     if tokens == 0.0:
         return 0.0
+    if tokens <= head[_GRAPH_TOKENS]:
+        tokens = captured(tokens)
     dense, outside = _line(table, int(head[_AT_DENSE]), int(head[_TOKENS]), tokens)
     sequences, beyond = _line(
         table, int(head[_AT_SEQUENCE]), int(head[_SEQUENCES]), seen[PREFILL_REQUESTS] + seen[DECODES]
@@ -230,7 +248,7 @@ def build(path: Path, model: Model, gpu: Gpu, tp: int, options: dict[str, Any]) 
     """Read a profile folder (``.../<model>`` or its ``tp<N>``).
 
     Args:
-        options: ``overhead_seconds`` (0), ``skew`` (true, false; default what meta.yaml says), ``link_bandwidth``,
+        options: ``overhead_seconds`` (0), ``graph_tokens`` (512), ``skew`` (true, false; default what meta.yaml says), ``link_bandwidth``,
             ``link_latency``.
     """
     folder = path if path.name == f"tp{tp}" else path / f"tp{tp}"
@@ -253,6 +271,7 @@ def build(path: Path, model: Model, gpu: Gpu, tp: int, options: dict[str, Any]) 
     reduce_token = 2 * model.layers * steps / tp * model.hidden * 2.0 / bandwidth
     reduce_step = 2 * model.layers * steps * latency
     parameters = _pack(parts, model, options.get("overhead_seconds", 0.0), reduce_token, reduce_step)
+    parameters[_GRAPH_TOKENS] = options.get("graph_tokens", GRAPH_TOKENS)
     return Timing(
         "llmservingsim", __name__, parameters, source=f"LLMServingSim profile {folder.parent.name}/{folder.name}"
     )
