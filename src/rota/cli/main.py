@@ -61,6 +61,29 @@ def run(
 
 
 @app.command()
+def solve(
+    problem: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="An instance file, or a published one: ta41, ft06.")
+    ],
+    solver: Annotated[str, typer.Option(help="portfolio, cpsat, tabu, rule:mwkr, ...")] = "portfolio",
+    seconds: Annotated[float | None, typer.Option("--time", help="Seconds; 60 without --work.")] = None,
+    work: Annotated[int | None, typer.Option(help="Work instead of time: the same result to the bit.")] = None,
+    workers: Annotated[int, typer.Option(help="Threads.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    objective: Annotated[str | None, typer.Option(help="Such as makespan, or 2*makespan + total_tardiness.")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="Of the file; recognised when not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The schedule as JSON.")] = None,
+    gantt: Annotated[Path | None, typer.Option(help="A Gantt chart: .html, .svg or .png.")] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress line.")] = False,
+) -> None:
+    """Find a schedule, and say how far it is from the best possible."""
+    from rota.cli.solve import solve_problem
+
+    solve_problem(problem, solver, seconds, work, workers, seed, objective, form, out, gantt, as_json, quiet)
+
+
+@app.command()
 def check(scenario: ScenarioFile, overrides: Overrides = None) -> None:
     """Check a scenario without running it."""
     from rota.cli.check import check_scenario

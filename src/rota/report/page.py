@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from math import isfinite
@@ -70,16 +70,18 @@ def write_page(study: "Study", league: Sequence["LeagueRow"], path: Path) -> Non
     Raises:
         InputError: the file cannot be written.
     """
-    text = page(study, league)
+    write_text(page(study, league), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file whole or not at all. Raises InputError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: the report cannot be written: {error.strerror or error}; choose another folder"
-        ) from error
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from error
 
 
 def page(study: "Study", league: Sequence["LeagueRow"]) -> str:
@@ -88,17 +90,43 @@ def page(study: "Study", league: Sequence["LeagueRow"]) -> str:
     order = [row.policy for row in league]
     book = Book()
     main = "\n".join(part for part in _sections(study, league, order, look, book) if part)
-    data = {"figures": book.figures, "dark": DARK, "policies": order}
-    return Template(_asset("page.html")).substitute(
-        title=escape(f"{headline(study, league)} - rota"),
-        style=_asset("page.css"),
-        kicker=f"<b>rota</b> &middot; {escape(study.world)} &middot; {escape(study.folder.name)}",
-        headline=escape(headline(study, league)),
-        answer=escape(answer(study, league)),
+    return assemble(
+        book,
+        order,
+        title=headline(study, league),
+        kicker=f"{study.world} · {study.folder.name}",
+        answer=answer(study, league),
         facts=_facts(study, league),
         alerts=_alerts(study),
         main=main,
-        footer=f"Made by rota {escape(str(study.manifest.get('rota', '')))}. This page is one file and needs no network.",
+        version=str(study.manifest.get("rota", "")),
+    )
+
+
+def assemble(
+    book: Book,
+    policies: Sequence[str],
+    *,
+    title: str,
+    kicker: str,
+    answer: str,
+    facts: str,
+    alerts: str,
+    main: str,
+    version: str,
+) -> str:
+    """The page around its parts. `title`, `kicker` and `answer` are plain text; `facts`, `alerts` and `main` are HTML."""
+    data = {"figures": book.figures, "dark": DARK, "policies": list(policies)}
+    return Template(_asset("page.html")).substitute(
+        title=escape(f"{title} - rota"),
+        style=_asset("page.css"),
+        kicker=f"<b>rota</b> &middot; {escape(kicker)}",
+        headline=escape(title),
+        answer=escape(answer),
+        facts=facts,
+        alerts=alerts,
+        main=main,
+        footer=f"Made by rota {escape(version)}. This page is one file and needs no network.",
         figures=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         plotly=b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode() if book.figures else "",
         script=_asset("page.js"),
@@ -127,7 +155,7 @@ def _facts(study: "Study", league: Sequence["LeagueRow"]) -> str:
     if not league:
         return ""
     best, unit = league[0], unit_of(study)
-    facts = [
+    shown = [
         (
             title_of(study),
             quantity(best.mean, unit),
@@ -136,7 +164,7 @@ def _facts(study: "Study", league: Sequence["LeagueRow"]) -> str:
     ]
     if len(league) > 1:
         p = chance(league[1].p_value)
-        facts.append(
+        shown.append(
             (
                 "ahead of the runner-up",
                 f"{abs(100 * league[1].behind):.1f} %",
@@ -144,20 +172,25 @@ def _facts(study: "Study", league: Sequence["LeagueRow"]) -> str:
             )
         )
     if isfinite(best.gap):
-        facts.append(
+        shown.append(
             ("from the bound", f"{abs(100 * best.gap):.0f} %", f"bound {quantity(study.bounds[study.objective], unit)}")
         )
     jobs = f"{study.outcomes.height:,}".replace(",", "\u202f") + " jobs"
-    facts.append(
+    shown.append(
         (
             "runs",
             str(study.summary.height),
             f"{len(league)} policies, {len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}, {jobs}",
         )
     )
+    return facts(shown)
+
+
+def facts(shown: Iterable[tuple[str, str, str]]) -> str:
+    """Large figures side by side: name, value and a small addition of each."""
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-        for name, value, more in facts
+        for name, value, more in shown
     )
     return f'<dl class="facts">{"".join(cells)}</dl>'
 

@@ -1,0 +1,27 @@
+"""Solvers by name, one file each. They are imported when they are asked for: some need an extra."""
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from rota.kernel.errors import InputError, nearest
+from rota.worlds.shop.solver import Solver
+
+SOLVERS: Mapping[str, str] = {
+    "rule": "rota.worlds.shop.solvers.rule:Dispatch",  # rule:mwkr names the rule; shops of chains
+    "tabu": "rota.worlds.shop.solvers.tabu:Tabu",  # job shop: makespan, maximum lateness
+    "flexible_tabu": "rota.worlds.shop.solvers.flexible_tabu:FlexibleTabu",  # flexible job shop, makespan
+    "project": "rota.worlds.shop.solvers.project:ProjectSearch",  # RCPSP, makespan
+    "iterated_greedy": "rota.worlds.shop.solvers.iterated_greedy:IteratedGreedy",  # permutation flow shop
+    "cpsat": "rota.worlds.shop.solvers.cpsat:CpSat",  # any, to proof
+    "portfolio": "rota.worlds.shop.solvers.portfolio:Portfolio",
+}
+
+
+def solver(name: str) -> Solver:
+    """A solver by name, ``"tabu"``, or with its one text parameter, ``"rule:mwkr"``. Raises InputError."""
+    head, _, argument = name.partition(":")
+    if head not in SOLVERS:
+        raise InputError(f"solver: there is none called '{head}'{nearest(head, SOLVERS)}")
+    module, _, found = SOLVERS[head].partition(":")
+    made: Solver = getattr(import_module(module), found)(*([argument] if argument else []))
+    return made
