@@ -9,6 +9,8 @@ from rota.worlds.shop.model import Problem
 from rota.worlds.shop.schedule import Solution
 from rota.worlds.shop.solve import Progress, solve
 
+GANTT = (".html", ".svg", ".png")
+
 
 def problem_of(what: str, objective: str | None, form: str | None = None) -> Problem:
     """An instance from a file, or by its published name. Raises InputError."""
@@ -45,6 +47,8 @@ def solve_problem(
     for path in (out, gantt):
         if path is not None and not path.resolve().parent.is_dir():
             raise InputError(f"{path}: the folder {path.resolve().parent} does not exist")
+    if gantt is not None and gantt.suffix.lower() not in GANTT:
+        raise InputError(f"{gantt}: a Gantt chart is {', '.join(GANTT)}, found '{gantt.suffix or gantt.name}'")
     console = Console(stderr=True)
     for line in problem.notices:
         console.print(f"note: {line}", highlight=False)

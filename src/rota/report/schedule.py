@@ -311,7 +311,7 @@ def write_gantt(problem: "Problem", solution: "Solution", path: Path) -> None:
     elif ending == ".png":
         _write_png(picture(problem, solution.schedule), path)
     else:
-        raise InputError(f"{path}: a Gantt chart is .html, .svg or .png, found '{path.suffix or path.name}'")
+        raise InputError(f"{path}: a Gantt chart is .html, .svg, .png, found '{path.suffix or path.name}'")
 
 
 def _write_png(svg: str, path: Path) -> None:
