@@ -5,10 +5,9 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
-from rota.kernel.decisions import Policy
+from rota.kernel.decisions import Plan, Policy
 from rota.rules import ALLOTS, ORDERS, PLACES
 from rota.worlds import WORLDS, world
 
@@ -59,10 +58,9 @@ def _module_text(module: str) -> str:
 
 def _parameters(policy: type[Policy]) -> str:
     shown = []
-    for field in fields(policy):  # type: ignore[arg-type]
-        if field.init:
-            value = field.default if field.default is not MISSING else "required"
-            shown.append(f"`{field.name}` = {_plain(value)}")
+    for name, parameter in inspect.signature(policy).parameters.items():
+        value = "required" if parameter.default is inspect.Parameter.empty else parameter.default
+        shown.append(f"`{name}` = {_plain(value)}")
     return ", ".join(shown) or "none"
 
 
@@ -71,6 +69,8 @@ def _plain(value: Any) -> str:
 
 
 def _reads(policy: type[Policy]) -> str:
+    if issubclass(policy, Plan):
+        return "the whole problem"
     instance = policy()
     return _listed([*instance.reads, *getattr(instance, "reads_job", ())])
 
@@ -80,6 +80,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _asked(policy: type[Policy]) -> str:
+    if issubclass(policy, Plan):
+        return "once"
     asked = {"arrival": "once, at arrival", "pick": "again after each pick"}.get(
         getattr(policy, "asked", ""), "at each decision"
     )

@@ -95,6 +95,30 @@ def cdf(study: "Study", column: str, order: Sequence[str], look: dict[str, Look]
     return drawn
 
 
+def profile(study: "Study", order: Sequence[str], look: dict[str, Look]) -> go.Figure | None:
+    """Performance profiles (Dolan and More 2002): by policy, the share of instances whose value is at most so much above the best of all policies.
+
+    For outcomes with a `value` of each job, smaller being better; several seeds count as instances of their own.
+    """
+    if "value" not in study.outcomes.columns or len(order) < 2:
+        return None
+    rows = study.outcomes.select("policy", "seed", "job", "value").with_columns(best=pl.col("value").min().over("job"))
+    over = rows.with_columns(over=(pl.col("value") - pl.col("best")) / pl.col("best").abs().clip(1.0))
+    drawn = figure("above the best value found", tickformat=".1%")
+    far = float(over["over"].quantile(0.9) or 0.0)
+    for name in reversed(order):
+        mine = np.sort(over.filter(pl.col("policy") == name)["over"].to_numpy())
+        if len(mine):
+            drawn.add_scatter(
+                x=np.concatenate([[0.0], mine]), y=np.concatenate([[0.0], np.arange(1, len(mine) + 1) / len(mine)]), mode="lines", name=plain(name),
+                line={"color": look[name].colour, "dash": look[name].dash, "width": 3.2 if name == order[0] else 1.7, "shape": "hv"},
+                meta={"policy": name}, hovertemplate=f"<b>{plain(short(name, 40))}</b><br>%{{y:.0%}} within %{{x:.2%}}<extra></extra>",
+            )  # fmt: skip
+    drawn.update_yaxes(tickformat=".0%", range=[0, 1.02], title_text="share of instances")
+    drawn.update_xaxes(range=[0, max(far * 1.05, 0.001)])
+    return drawn
+
+
 def league_dots(study: "Study", league: Sequence["LeagueRow"], look: dict[str, Look]) -> go.Figure | None:
     """The league: mean of the objective with its confidence interval, small marks for the seeds, a line at the bound."""
     measure = study.measures.get(study.objective)

@@ -19,7 +19,7 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from rota.kernel.errors import InputError
-from rota.report.figures import cdf, distributions, goodput, league_dots, over_time, quantities
+from rota.report.figures import cdf, distributions, goodput, league_dots, over_time, profile, quantities
 from rota.report.gantt import gantt, window
 from rota.report.league import (
     answer,
@@ -144,6 +144,7 @@ def _sections(
         yield _chips(order, look)
         yield _league(study, league, look, book)
         yield _distributions(study, order, look, book)
+        yield _profile(study, order, look, book)
         yield _goodput(study, order, look, book)
         yield _over_time(study, order, look, book)
         yield _gantt(study, order, book)
@@ -267,6 +268,12 @@ def _distributions(study: "Study", order: list[str], look: dict[str, Look], book
         "The thick line is the best of the league.",
         parts,
     )
+
+
+def _profile(study: "Study", order: list[str], look: dict[str, Look], book: Book) -> str:
+    drawn = profile(study, order, look)
+    note = "Share of instances on which a solver's value is within so much of the best value that any solver found; higher is better."
+    return _grid("Performance profile", note, [book.place(drawn, "")])
 
 
 def _goodput(study: "Study", order: list[str], look: dict[str, Look], book: Book) -> str:

@@ -8,6 +8,7 @@ from rota.kernel.world import World
 WORLDS = {
     "serving": "rota.worlds.serving.world:Serving",
     "queues": "rota.worlds.queues.world:Queues",
+    "shop": "rota.worlds.shop.world:Shop",
 }
 
 

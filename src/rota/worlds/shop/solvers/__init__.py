@@ -17,11 +17,17 @@ SOLVERS: Mapping[str, str] = {
 }
 
 
+def solver_class(name: str) -> type[Solver]:
+    """The class of a solver. Raises InputError with the nearest names."""
+    if name not in SOLVERS:
+        raise InputError(f"solver: there is none called '{name}'{nearest(name, SOLVERS)}")
+    module, _, found = SOLVERS[name].partition(":")
+    made: type[Solver] = getattr(import_module(module), found)
+    return made
+
+
 def solver(name: str) -> Solver:
     """A solver by name, ``"tabu"``, or with its one text parameter, ``"rule:mwkr"``. Raises InputError."""
     head, _, argument = name.partition(":")
-    if head not in SOLVERS:
-        raise InputError(f"solver: there is none called '{head}'{nearest(head, SOLVERS)}")
-    module, _, found = SOLVERS[head].partition(":")
-    made: Solver = getattr(import_module(module), found)(*([argument] if argument else []))
-    return made
+    made = solver_class(head)
+    return made(*([argument] if argument else []))
