@@ -18,7 +18,7 @@ from rota.worlds.shop.verify import verify
 
 
 @st.composite
-def shops(draw: st.DrawFn, jobs: int = 5, machines: int = 4, shortest: int = 0, **columns: bool) -> Problem:
+def shops(draw: st.DrawFn, /, jobs: int = 5, machines: int = 4, shortest: int = 0, **columns: bool) -> Problem:
     n, m = draw(st.integers(2, jobs)), draw(st.integers(1, machines))
     routes = [draw(st.permutations(range(m))) for _ in range(n)]
     times = [[draw(st.integers(shortest, 9)) for _ in range(m)] for _ in range(n)]

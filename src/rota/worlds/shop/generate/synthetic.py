@@ -85,7 +85,8 @@ def constraint_bench(
 ) -> Witnessed:
     """A feasibility problem in the scheme of R-ConstraintBench (Jain and Wetter, arXiv 2508.15204); always solvable.
 
-    Tasks are dealt to `layers`; `level` precedences run forward between layers, each accepted only where no path joined its ends before.
+    Tasks are dealt to `layers`; `level` precedences run forward between layers, each accepted only where no path joined its ends before and where
+    it leaves no earlier one redundant (the published scheme checks only the first, so that its levels can hold redundant precedences).
     Then, each with its probability: downtime of a resource, a window (release, deadline) of a task, and for a task a partner that it must
     not overlap. What is added around a schedule made first, the witness, cannot exclude it. The sizes of durations, demands and windows are
     ours: the paper's text was not at hand.
@@ -135,7 +136,7 @@ def constraint_bench(
 
 
 def _layered(tasks: int, level: int, layers: int, draw: np.random.Generator) -> list[tuple[int, int]]:
-    """`level` precedences (earlier layer, later layer), none between tasks that a path already joins."""
+    """`level` precedences (earlier layer, later layer), none of which a path of others makes redundant, whichever came first."""
     layer = np.sort(draw.integers(0, layers, size=tasks))
     candidates = [(a, b) for a in range(tasks) for b in range(tasks) if layer[a] < layer[b]]
     reach = np.eye(tasks, dtype=bool)  # reach[a, b]: a path from a to b
@@ -144,7 +145,8 @@ def _layered(tasks: int, level: int, layers: int, draw: np.random.Generator) -> 
         if len(links) == level:
             break
         a, b = candidates[index]
-        if not reach[a, b]:
+        shortcut = any(reach[u, a] and reach[b, v] for u, v in links)  # it would make an earlier one redundant
+        if not reach[a, b] and not shortcut:
             links.append((a, b))
             reach |= np.outer(reach[:, a], reach[b])
     if len(links) < level:
