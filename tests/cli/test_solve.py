@@ -68,7 +68,7 @@ def test_mistakes_end_in_one_line(words: list[str], said: str, tmp_path: Path) -
 
 
 def test_an_infeasible_instance_says_why(tmp_path: Path) -> None:
-    (tmp_path / "jobs.csv").write_text("job,processing_time,deadline\na,3,5\nb,4,5\n")
+    (tmp_path / "jobs.csv").write_text("job,machine1,deadline\na,3,5\nb,4,5\n")
     done = rota("jobs.csv", "--time", "20", folder=tmp_path)
     assert done.returncode == 1
     assert "infeasible: the deadlines cannot hold together with the rest" in done.stderr

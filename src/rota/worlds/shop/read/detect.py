@@ -43,7 +43,7 @@ def closest(source: Source) -> str:
 
 
 def _numbers(source: Source) -> Numbers | None:
-    """All rows as integers (the first may have a decimal third, an average of FJSPLIB); None where there is text."""
+    """All rows as integers (the first may have a decimal third, an average of FJSPLIB); None where there is text, or nothing but comments."""
     found = []
     for place, (_, words) in enumerate(source.rows):
         kept = words[:2] if place == 0 and len(words) == 3 and _decimal(words[2]) else words
@@ -51,7 +51,7 @@ def _numbers(source: Source) -> Numbers | None:
             found.append([int(word) for word in kept])
         except ValueError:
             return None
-    return found
+    return found or None
 
 
 def _decimal(word: str) -> bool:

@@ -31,7 +31,10 @@ class Source:
             raise InputError(f"{path}: is not a text file") from None
         if not text.strip():
             raise InputError(f"{path}: the file is empty")
-        return cls(str(path), text)
+        made = cls(str(path), text)
+        if not made.rows and not text.lstrip().startswith(("{", "[")):
+            raise InputError(f"{path}: the file has nothing but comments")
+        return made
 
     @property
     def stem(self) -> str:

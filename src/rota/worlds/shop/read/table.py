@@ -6,7 +6,7 @@ Wide, a row a job, with a column of durations for each machine; the order of the
     table,0,60,2,5,4,8
 
 Long, a row an operation (or an alternative of one: rows with the same job and operation). A job's operations follow each other in the order of
-the rows. Columns of the job are given in its first row, or the same in each::
+the rows. Columns of the job are given in its first row, or the same in each; `processing_time` is another word for `duration`::
 
     job,operation,machine,duration,due
     table,1,saw,5,60
@@ -42,7 +42,7 @@ def table(source: Source, index: int = 0) -> Problem:
         if not any(stripped):
             continue
         if not head:
-            head = stripped
+            head = ["duration" if cell == "processing_time" else cell for cell in stripped]
         else:
             rows.append((reader.line_num, stripped))
     if "job" not in head:

@@ -78,7 +78,9 @@ class CpSat(Solver):
             engine.parameters.use_strong_propagation_in_disjunctive = len(problem.operations) <= SMALL
         if limit.work is not None:
             engine.parameters.max_deterministic_time = limit.work / 1000
-            engine.parameters.num_workers = 1  # with more, neither interleaved search nor anything else gave the same bits twice
+            engine.parameters.num_workers = (
+                1  # with more, neither interleaved search nor anything else gave the same bits twice
+            )
         news: Queue[Step | Exception | None] = Queue()
 
         class Listener(cp_model.CpSolverSolutionCallback):  # type: ignore[misc, name-defined]
