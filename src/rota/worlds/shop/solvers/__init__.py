@@ -12,6 +12,9 @@ SOLVERS: Mapping[str, str] = {
     "flexible_tabu": "rota.worlds.shop.solvers.flexible_tabu:FlexibleTabu",  # flexible job shop, makespan
     "project": "rota.worlds.shop.solvers.project:ProjectSearch",  # RCPSP, makespan
     "iterated_greedy": "rota.worlds.shop.solvers.iterated_greedy:IteratedGreedy",  # permutation flow shop
+    "single": "rota.worlds.shop.solvers.single:SingleRule",  # single:mddc; one machine, total tardiness
+    "branch": "rota.worlds.shop.solvers.branch:BranchAndMemorise",  # the same, to proof
+    "dynasearch": "rota.worlds.shop.solvers.dynasearch:Dynasearch",  # one machine, weighted tardiness
     "cpsat": "rota.worlds.shop.solvers.cpsat:CpSat",  # any, to proof
     "portfolio": "rota.worlds.shop.solvers.portfolio:Portfolio",
 }
