@@ -71,7 +71,6 @@ class AtRisk(Order):
             raise InputError(f"look_ahead must be above 0, found {self.look_ahead:g}")
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
-        size = np.maximum(jobs.size, 1e-9)
-        slack = np.maximum(jobs.due - now - jobs.remaining_work, 0.0)
-        value = np.log(np.maximum(jobs.weight, 1e-9) / size) - slack / (self.look_ahead * size.mean())
-        return np.asarray(np.minimum(-value, LAST))
+        size = jobs.size
+        late = np.maximum(jobs.due - (now + jobs.remaining_work), 0.0) * (len(size) / (self.look_ahead * (size.sum() + 1e-9)))
+        return np.asarray(np.minimum(late + np.log((size + 1e-9) / (jobs.weight + 1e-9)), LAST))
