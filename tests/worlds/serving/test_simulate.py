@@ -206,3 +206,32 @@ def test_a_route_in_python_equals_its_column() -> None:
     asked.run()
     assert asked.questions.place == len(work)
     assert np.array_equal(plain.seconds, asked.seconds, equal_nan=True)
+
+
+@given(rows=requests)
+def test_progress_adds_up_to_the_answers(rows: list[tuple[int, int, int, int]]) -> None:
+    """Tokens that a policy was told of: never more than there are, all of them at the end, and before the request is finished."""
+
+    class Watching(ORDERS["fcfs"]):  # type: ignore[misc]
+        asked = "decision"
+
+        def __init__(self) -> None:
+            self.tokens: dict[int, float] = {}
+            self.calls = 0
+
+        def on_progress(self, jobs: Any, deltas: Any, now: float) -> None:
+            self.calls += 1
+            assert (deltas > 0).all()
+            for job, delta in zip(jobs.tolist(), deltas.tolist(), strict=True):
+                self.tokens[job] = self.tokens.get(job, 0.0) + delta
+
+        def on_finish(self, job: int, host: int, now: float) -> None:
+            assert self.tokens[job] == work.output_tokens[job]
+
+    work, policy = workload(rows), Watching()
+    run = Simulation(
+        work, [replica(rules_of("vllm_v1"))], Roles(policy, PLACES["least_outstanding"](), ORDERS["fcfs"]())
+    )
+    run.run()
+    done = run.jobs[at.STATE] == at.FINISHED_STATE
+    assert sum(policy.tokens.values()) == work.output_tokens[done].sum()

@@ -323,7 +323,9 @@ class Simulation:
         else:
             self._own(at.A_SAMPLES, np.zeros((1, 1), np.int64))
         self._hooked = {name: [p for p in roles.policies() if name in hooks(p)] for name in _HOOK_NAMES}
-        state[at.HOOKS] = any(self._hooked.values())
+        self._progress = [p for p in roles.policies() if "on_progress" in hooks(p)]
+        self._told = np.zeros(len(self.workload))  # tokens of each answer that progress was told of
+        state[at.HOOKS] = any(self._hooked.values()) or bool(self._progress)
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
         state[at.GLOBAL] = asked or limited or state[at.HOOKS] or self.concurrency > 0 or self._line_matters()
@@ -384,6 +386,8 @@ class Simulation:
             code = self._advance(state, until)
             if state[at.EVENT_COUNT]:
                 self._deliver()
+            if self._progress:
+                self._tell_progress()
             if code == at.ORDER:
                 self._ask_order()
             elif code == at.PLACE:
@@ -478,6 +482,9 @@ class Simulation:
         """Tell the policies what happened since the last question."""
         for kind, job, host, now in self._events[: self.state[at.EVENT_COUNT]].tolist():
             name = _HOOK_NAMES[int(kind)]
+            if name == "on_finish" and self._progress:
+                whole = np.array([float(self.workload.output_tokens[int(job)])])
+                self._tell(np.array([int(job)]), whole, now)
             for policy in self._hooked[name]:
                 if name == "on_arrival":
                     policy.on_arrival(int(job), now)
@@ -486,6 +493,25 @@ class Simulation:
                 else:
                     getattr(policy, name)(int(job), int(host), now)
         self.state[at.EVENT_COUNT] = 0
+
+    def _tell_progress(self) -> None:
+        """Tell of the tokens that running requests got since the last question."""
+        from rota.worlds.serving.kernels.gather import GENERATED_TOKENS, gather
+
+        running = np.flatnonzero(np.isin(self.jobs[at.STATE], (at.PREFILLING, at.DECODING)))
+        asked, out = self._rows.copy(), np.zeros((1, self._room))
+        self._rows[: len(running)] = running
+        gather(self.state, np.array([GENERATED_TOKENS]), self._fixed, len(running), out)
+        self._rows[:] = asked
+        self._tell(running, out[0, : len(running)], float(self.clock[0]))
+
+    def _tell(self, rows: IntColumn, tokens: FloatColumn, now: float) -> None:
+        deltas = tokens - self._told[rows]
+        more = deltas > 0
+        if more.any():
+            self._told[rows[more]] = tokens[more]
+            for policy in self._progress:
+                policy.on_progress(rows[more], deltas[more], now)
 
 
 @dataclass

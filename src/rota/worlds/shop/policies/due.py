@@ -72,5 +72,7 @@ class AtRisk(Order):
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         size = jobs.size
-        late = np.maximum(jobs.due - (now + jobs.remaining_work), 0.0) * (len(size) / (self.look_ahead * (size.sum() + 1e-9)))
+        late = np.maximum(jobs.due - (now + jobs.remaining_work), 0.0) * (
+            len(size) / (self.look_ahead * (size.sum() + 1e-9))
+        )
         return np.asarray(np.minimum(late + np.log((size + 1e-9) / (jobs.weight + 1e-9)), LAST))
