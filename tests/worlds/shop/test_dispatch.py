@@ -84,12 +84,11 @@ def slow(problem: Problem, rule: Order) -> list[int]:
                     "work_done": [float(sum(shortest[x] for x in chains[j][: progress[j]])) for j, _, _ in choices],
                 }
                 keys = rule.keys(Jobs({name: np.array(column) for name, column in columns.items()}), float(now))
-                static = rule.asked == "arrival"
                 best = min(
                     range(len(choices)),
                     key=lambda k: (
                         keys[k],
-                        ready[choices[k][0]] if static else 0,
+                        ready[choices[k][0]],
                         number[choices[k][1]],
                         choices[k][2],
                     ),

@@ -19,7 +19,7 @@ from rota.kernel.decisions import Order
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import JOB_COLUMNS, Column, Jobs
 from rota.worlds.shop.kernels import dispatch as kernel
-from rota.worlds.shop.model import NEVER, Problem
+from rota.worlds.shop.model import NEVER, Ints, Problem
 from rota.worlds.shop.schedule import Schedule
 
 Floats = npt.NDArray[np.float64]
@@ -203,21 +203,23 @@ def _run(shop: Board, keys: Floats, slope: float, asked: Order | None, active: b
                 answer = asked.keys(Jobs.over(values, COLUMNS, len(waiting)), float(clock[kernel.NOW]))
                 if len(answer) != len(waiting) or answer.ndim != 1:
                     _checked(asked, answer, len(waiting))
-                clock[kernel.ANSWER] = _first(answer, waiting)
+                clock[kernel.ANSWER] = _first(answer, waiting, shop.alternatives[kernel.OPERATION], ready)
                 machine = kernel.non_delay(*arguments)
     start, mode = np.empty(count, np.int64), np.empty(count, np.int64)
     start[shop.operation], mode[shop.operation] = starts[0], shop.mode[starts[1]]
     return Schedule.from_starts(shop.problem, start, mode)
 
 
-def _first(keys: Floats, waiting: npt.NDArray[np.int64]) -> int:
-    """Place of the least key; of equals the alternative with the smaller number. Queues are not kept in order."""
+def _first(keys: Floats, waiting: Ints, operation: Ints, joined: Ints) -> int:
+    """Place of the least key; of equals the one that joined first, then the alternative with the smaller number."""
     best = int(keys.argmin())
     value = keys[best]
     if value != value:
         raise PolicyError("a rule answered with NaN")
     equals = (keys == value).nonzero()[0]
-    return best if len(equals) == 1 else int(equals[waiting[equals].argmin()])
+    return (
+        best if len(equals) == 1 else int(equals[np.lexsort((waiting[equals], joined[operation[waiting[equals]]]))[0]])
+    )
 
 
 def mixture(rules: Sequence[tuple[float, Order]]) -> Order:

@@ -16,6 +16,8 @@ SOLVERS: Mapping[str, str] = {
     "branch": "rota.worlds.shop.solvers.branch:BranchAndMemorise",  # the same, to proof
     "dynasearch": "rota.worlds.shop.solvers.dynasearch:Dynasearch",  # one machine, weighted tardiness
     "cpsat": "rota.worlds.shop.solvers.cpsat:CpSat",  # any, to proof
+    "annealing": "rota.worlds.shop.solvers.annealing:Annealing",  # job and flow shops, any objective
+    "lns": "rota.worlds.shop.solvers.lns:LargeNeighbourhood",  # any, CP-SAT repairs
     "portfolio": "rota.worlds.shop.solvers.portfolio:Portfolio",
 }
 

@@ -122,6 +122,19 @@ class CpSat(Solver):
             thread.join()
 
 
+def repair(model: "Model", work: int, seed: int) -> tuple[Schedule | None, bool]:
+    """(the best schedule of a model within some thousandths of a deterministic second, whether the search was finished)."""
+    cp_model = _engine()
+    engine = cp_model.CpSolver()
+    engine.parameters.num_workers = 1
+    engine.parameters.random_seed = seed
+    engine.parameters.max_deterministic_time = work / 1000
+    engine.parameters.linearization_level = 0
+    status = engine.solve(model.model)
+    found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    return (model.schedule(engine.value) if found else None), status == cp_model.OPTIMAL
+
+
 def why_infeasible(problem: Problem, seconds: float = 10.0) -> list[str]:
     """The smallest set of constraint groups (`GROUPS`) that leaves no schedule when the rest is left out: one that none can be taken from.
 

@@ -18,8 +18,9 @@ from rota.worlds.shop.schedule import Schedule
 from rota.worlds.shop.solver import HEARTBEAT, Limit, Solver, Step, Steps
 
 RULES = ("rule:fdd_mwkr", "rule:mwkr", "rule:atc", "rule:spt")
-LOCAL = ("tabu", "flexible_tabu", "project", "iterated_greedy", "branch", "dynasearch", "annealing")
+LOCAL = ("tabu", "flexible_tabu", "project", "iterated_greedy", "branch", "dynasearch", "lns", "annealing")
 SHARE_OF_WORK = 100  # units of local search for a thousandth of a deterministic second
+REPAIRS = 10_000  # units of the others for a repair of large neighbourhood search
 TURN = (0.1, 0.5, 0.4)  # with one worker: CP-SAT for small problems, local search, CP-SAT
 
 
@@ -62,7 +63,8 @@ class Portfolio(Solver):
     def _in_turn(self, best: "_Best", local: list[str], exact: list[str], limit: Limit) -> Steps:
         if limit.work is not None:
             for name in local:
-                yield from best.follow(name, limit, share=None)
+                work = max(limit.work // REPAIRS, 1) if name == "lns" else limit.work
+                yield from best.follow(name, replace(limit, work=work), share=None)
             for name in exact:
                 yield from best.follow(name, replace(limit, work=max(limit.work // SHARE_OF_WORK, 1)), share=None)
             return
