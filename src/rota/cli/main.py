@@ -70,6 +70,9 @@ def solve(
     work: Annotated[int | None, typer.Option(help="Work instead of time: the same result to the bit.")] = None,
     workers: Annotated[int, typer.Option(help="Threads.")] = 2,
     seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    starts: Annotated[
+        int | None, typer.Option(help="Independent starts instead of one run: the best, and what their times say.")
+    ] = None,
     objective: Annotated[str | None, typer.Option(help="Such as makespan, or 2*makespan + total_tardiness.")] = None,
     form: Annotated[str | None, typer.Option("--format", help="Of the file; recognised when not given.")] = None,
     out: Annotated[Path | None, typer.Option(help="The schedule as JSON.")] = None,
@@ -80,7 +83,7 @@ def solve(
     """Find a schedule, and say how far it is from the best possible."""
     from rota.cli.solve import solve_problem
 
-    solve_problem(problem, solver, seconds, work, workers, seed, objective, form, out, gantt, as_json, quiet)
+    solve_problem(problem, solver, seconds, work, workers, seed, starts, objective, form, out, gantt, as_json, quiet)
 
 
 @app.command()

@@ -31,6 +31,7 @@ def solve_problem(
     work: int | None,
     workers: int,
     seed: int,
+    starts: int | None,
     objective: str | None,
     form: str | None,
     out: Path | None,
@@ -52,7 +53,17 @@ def solve_problem(
     console = Console(stderr=True)
     for line in problem.notices:
         console.print(f"note: {line}", highlight=False)
-    found = _with_progress(problem, solver, seconds, work, workers, seed, quiet or as_json or not console.is_terminal)
+    said: list[str] = []
+    if starts is not None:
+        from rota.worlds.shop.restarts import starts as several
+        from rota.worlds.shop.restarts import summary
+
+        found, times, goal = several(problem, solver, starts, seconds=seconds, work=work, seed=seed)
+        said = summary(times, goal, "s" if work is None else "units of work")
+    else:
+        found = _with_progress(
+            problem, solver, seconds, work, workers, seed, quiet or as_json or not console.is_terminal
+        )
     if out is not None and found.schedule is not None:
         write_solution(problem, found, out, verified=True)
     if gantt is not None and found.schedule is not None:
@@ -62,9 +73,13 @@ def solve_problem(
     if as_json:
         document = as_document(problem, found, verified=found.schedule is not None)
         document["proof"] = found.proved_by or None
+        if said:
+            document["starts"] = said
         print(json.dumps(document))
     else:
         _print(problem, found, out, gantt)
+        for line in said:
+            print(line)
     if found.schedule is None:
         _explain(problem, found)
         sys.exit(1)
