@@ -1,6 +1,7 @@
 """`rota solve`, as a user types it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,21 @@ def test_an_infeasible_instance_says_why(tmp_path: Path) -> None:
     done = rota("jobs.csv", "--time", "20", folder=tmp_path)
     assert done.returncode == 1
     assert "infeasible: the deadlines cannot hold together with the rest" in done.stderr
+
+
+def test_ctrl_c_prints_the_best_so_far() -> None:
+    """A real signal, in the middle of CP-SAT and, side by side with it, of local search."""
+    for solver in ("cpsat", "portfolio"):
+        command = [sys.executable, "-m", "rota.cli.main", "solve", "ta21", "--solver", solver, "--time", "100"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                process.wait(timeout=12)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert "terminate" not in err
+        if process.returncode == 130:  # still compiling, where there is nothing to lose yet
+            continue
+        assert process.returncode == 0, err
+        assert "interrupted: the best so far" in out
+        assert "feasible" in out

@@ -109,7 +109,7 @@ def _print(problem: Problem, found: Solution, out: Path | None, gantt: Path | No
     from rich.console import Console
     from rich.table import Table
 
-    from rota.worlds.shop.best_known import best_known
+    from rota.worlds.shop.best_known import audit, best_known, improves
 
     console = Console() if sys.stdout.isatty() else Console(width=120)
     table = Table(title=repr(problem)[8:-1], show_header=False)
@@ -128,6 +128,12 @@ def _print(problem: Problem, found: Solution, out: Path | None, gantt: Path | No
         table.add_row("best known", f"{known.upper} (bound {known.lower}){over}")
     table.add_row("took", f"{found.seconds:.1f} s, {found.work:,} units of work, seed {found.seed}")
     console.print(table)
+    for line in audit(
+        problem.name, found.value, found.bound, optimal=found.status == "optimal", objective=str(problem.objective)
+    ):
+        console.print(f"audit: {line}", highlight=False)
+    if found.value is not None and improves(problem.name, found.value, str(problem.objective)):
+        console.print("news: this is better than the best known value; it has passed the checker", highlight=False)
     for line in found.notes:
         console.print(f"note: {line}", highlight=False)
     for what, path in (("schedule", out), ("Gantt chart", gantt)):

@@ -243,3 +243,32 @@ def test_solutions_both_ways(tmp_path: Path) -> None:
         read_solution(problem, tmp_path / "s.json")
     with pytest.raises(InputError, match="cannot be written"):
         write_solution(problem, found, tmp_path / "missing" / "s.json")
+
+
+def test_several_modes_both_ways(tmp_path: Path) -> None:
+    """A PSPLIB project with two modes an activity and a non-renewable resource."""
+    from rota.worlds.shop.build import ProblemBuilder
+
+    builder = ProblemBuilder(name="modes")
+    crew, money = builder.add_resource(capacity=4), builder.add_resource(capacity=9, renewable=False)
+    job = builder.add_job("project")
+    made = [builder.add_operation(job) for _ in range(4)]
+    for k, operation in enumerate(made):
+        if k in (0, 3):
+            builder.add_mode(operation, 0)
+        else:
+            builder.add_mode(operation, 3, demands={crew: 2, money: 4})
+            builder.add_mode(operation, 5, demands={crew: 3})
+    for first, second in ((0, 1), (0, 2), (1, 3), (2, 3)):
+        builder.add_precedence(made[first], made[second])
+    problem = builder.build()
+    write(problem, tmp_path / "p.mm", format="psplib")
+    found = read(tmp_path / "p.mm")
+    x, y = found.as_project(), problem.as_project()
+    assert x is not None
+    assert y is not None
+    assert np.array_equal(x.duration, y.duration)
+    assert np.array_equal(x.demand, y.demand)
+    assert np.array_equal(x.mode_offsets, y.mode_offsets)
+    assert x.renewable.tolist() == [1, 0]
+    assert solve(found, "cpsat", seconds=20).value == solve(problem, "cpsat", seconds=20).value

@@ -49,6 +49,13 @@ def _engine() -> Any:
     return cp_model
 
 
+def _solver() -> Any:
+    """A fresh engine that leaves Ctrl-C to us: its own handler ends the process when it meets a search in another thread."""
+    engine = _engine().CpSolver()
+    engine.parameters.catch_sigint_signal = False
+    return engine
+
+
 class CpSat(Solver):
     """CP-SAT with its own search. With a limit of work it uses one worker, and a run is repeatable."""
 
@@ -65,7 +72,7 @@ class CpSat(Solver):
         built = Model(problem)
         if start is not None:
             built.hint(start)
-        engine = cp_model.CpSolver()
+        engine = _solver()
         engine.parameters.num_workers = limit.workers
         engine.parameters.random_seed = limit.seed % (1 << 31)
         # Measured on job shops (docs/worlds/shop.md): without linear relaxations schedules are better at any time; stronger propagation
@@ -125,7 +132,7 @@ class CpSat(Solver):
 def repair(model: "Model", work: int, seed: int) -> tuple[Schedule | None, bool]:
     """(the best schedule of a model within some thousandths of a deterministic second, whether the search was finished)."""
     cp_model = _engine()
-    engine = cp_model.CpSolver()
+    engine = _solver()
     engine.parameters.num_workers = 1
     engine.parameters.random_seed = seed
     engine.parameters.max_deterministic_time = work / 1000
@@ -143,7 +150,7 @@ def why_infeasible(problem: Problem, seconds: float = 10.0) -> list[str]:
     cp_model = _engine()
 
     def infeasible(without: set[str]) -> bool:
-        engine = cp_model.CpSolver()
+        engine = _solver()
         engine.parameters.max_time_in_seconds = seconds
         return bool(engine.solve(Model(problem, without).model) == cp_model.INFEASIBLE)
 
