@@ -1,84 +1,139 @@
-"""The league: ranked, compared with the best, and honest about one trace."""
+"""Who is ranked, who cannot be, and how sure the league is: on studies made by hand."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy import stats
 
 from rota.kernel.world import Measure
-from rota.study.statistics import league, t_interval
+from rota.report.league import answer, troubles, versus
+from rota.study.statistics import LeagueRow, _by_blocks, league
+from rota.study.store import Study
+
+MEASURES = {
+    "wait_mean": Measure("wait_mean", "mean wait", "s", per_job="wait"),
+    "wait_p90": Measure("wait_p90", "wait, p90", "s"),
+    "good": Measure("good", "good ones a second", "1/s", smaller_is_better=False, of_served=False),
+}
+Waits = dict[str, list[Any]]  # policy -> a series a seed; None: that run failed
 
 
-def fake(values: dict[str, list[float]], bound: float = 2.0, *, smaller: bool = True, random: bool = True) -> Any:
-    """A study of given means, a value a seed; its 400 jobs scatter alike under every policy."""
-    jobs, shared = 400, np.random.default_rng(5).normal(0, 0.1, 400)
-    rows, frames = [], []
-    for name, means in values.items():
-        for seed, mean in enumerate(means):
-            rows.append({"policy": name, "seed": seed, "x_mean": mean})
-            x = mean + shared - shared.mean()
-            frame = pl.DataFrame({"job": np.arange(jobs), "arrival": np.arange(jobs) * 1.0, "x": x})
-            frames.append(frame.with_columns(pl.lit(name).alias("policy"), pl.lit(seed).alias("seed")))
-    return SimpleNamespace(
-        folder=Path(),
-        measures={"x_mean": Measure("x_mean", "mean x", "s", smaller, per_job="x")},
-        objective="x_mean",
-        policies=tuple(values),
-        seeds=tuple(range(len(means))),
-        outcomes=pl.concat(frames),
-        summary=pl.DataFrame(rows),
-        bounds={"x_mean": bound},
-        knew={},
-        manifest={"random_workload": random},
-    )
+def study(
+    waits: Waits,
+    objective: str = "wait_mean",
+    random: bool = False,
+    bounds: dict[str, float] | None = None,
+    **metrics: Any,
+) -> Study:
+    """A study of these waits; NaN: the job was rejected."""
+    rows, jobs = [], []
+    for name, seeds in waits.items():
+        for seed, wait in enumerate(seeds):
+            if wait is None:
+                continue
+            values = np.asarray(wait, np.float64)
+            row = {
+                "policy": name,
+                "seed": seed,
+                "wait_mean": np.nanmean(values),
+                "wait_p90": np.nanpercentile(values, 90),
+            }
+            rows.append(row | {key: value[name] for key, value in metrics.items()})
+            index = np.arange(len(values))
+            finish = np.where(np.isnan(values), np.nan, index + values)
+            jobs.append(pl.DataFrame({"job": index, "arrival": index.astype(float), "finish": finish, "wait": values}).select(
+                pl.lit(name).alias("policy"), pl.lit(seed).alias("seed"), pl.all()))  # fmt: skip
+    count = max(len(seeds) for seeds in waits.values())
+    empty = pl.DataFrame()
+    return Study(Path(), {}, "queues", MEASURES, objective, tuple(waits), tuple(range(count)), pl.concat(jobs), pl.DataFrame(rows), empty, empty,
+                 bounds or {}, {}, [], [], [], [], {"random_workload": random})  # fmt: skip
 
 
-def test_the_t_interval_covers() -> None:
-    rng = np.random.default_rng(2)
-    hits = sum(low <= 3 <= high for _, low, high in (t_interval(rng.normal(3, 2, 5)) for _ in range(1000)))
-    assert 925 <= hits <= 975
+def by_name(rows: list[LeagueRow]) -> dict[str, LeagueRow]:
+    return {row.policy: row for row in rows}
 
 
-def test_ranks_and_comparison_with_the_best() -> None:
-    rows = league(fake({"slow": [5.0, 6.2, 7.1], "fast": [4.0, 5.0, 6.0]}))
-    assert [(row.policy, row.rank) for row in rows] == [("fast", 1), ("slow", 2)]
-    assert rows[0].gap == pytest.approx(1.5)
-    assert rows[1].behind == pytest.approx(1.1 / 5)
-    assert rows[1].p_value == pytest.approx(stats.ttest_rel([5.0, 6.2, 7.1], [4, 5, 6]).pvalue)
-    assert "3 seeds" in rows[0].method
+def noise(seed: int, count: int = 2000) -> Any:
+    return np.random.default_rng(seed).exponential(1.0, count)
 
 
-def test_where_more_is_better_worse_is_still_behind() -> None:
-    rows = league(fake({"little": [4.0, 4.1], "much": [5.0, 5.0]}, bound=10.0, smaller=False))
-    assert rows[0].policy == "much"
-    assert rows[1].behind > 0
-    assert rows[0].gap == pytest.approx(0.5)
+def test_who_rejects_jobs_that_others_serve_is_not_ranked() -> None:
+    wait = noise(1)
+    picky = np.where(wait > 1, np.nan, wait)
+    made = study({"picky": [picky], "fair": [wait]}, bounds={"wait_mean": 0.5, "served": 2000.0})
+    rows = league(made)
+    assert [row.policy for row in rows] == ["fair", "picky"]
+    found = by_name(rows)
+    assert found["fair"].rank == 1
+    assert found["picky"].rank is None
+    assert np.isfinite(found["fair"].gap) and np.isnan(found["picky"].gap), "the bound is about other jobs"
+    assert np.isnan(found["picky"].p_value)
+    assert np.isnan(found["picky"].behind)
+    assert any("picky has no rank: it left out" in line for line in troubles(made, rows))
+    assert versus(made, rows) == ""
 
 
-@pytest.mark.parametrize("means", [[3.0], [3.0, 4.0]])
-def test_identical_policies_are_tied(means: list[float]) -> None:
-    rows = league(fake({"a": means, "b": means}))
-    assert [(row.policy, row.rank) for row in rows] == [("a", 1), ("b", 1)]
-    assert rows[1].p_value == 1.0
-    assert rows[1].behind == 0.0
+def test_what_counts_every_job_ranks_all() -> None:
+    wait = noise(1)
+    picky = np.where(wait > 1, np.nan, wait)
+    rows = league(study({"picky": [picky], "fair": [wait]}, "good", good={"picky": 3.0, "fair": 2.0}))
+    assert [(row.policy, row.rank) for row in rows] == [("picky", 1), ("fair", 2)]
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_a_replayed_trace_is_one_observation_however_many_seeds(seeds: int) -> None:
-    rows = league(fake({"a": [3.0] * seeds, "b": [3.5] * seeds}, random=False))
-    assert "block bootstrap" in rows[0].method
-    assert rows[0].low < 3.0 < rows[0].high
-    assert rows[1].p_value < 0.01  # the same jobs, always slower
+def test_a_job_in_a_thousand_may_be_missing() -> None:
+    wait = noise(1)
+    nearly = wait.copy()
+    nearly[[5, 9]] = np.nan
+    assert all(row.rank for row in league(study({"nearly": [nearly], "fair": [wait]})))
 
 
-def test_an_objective_that_is_no_mean_has_no_interval_from_one_trace() -> None:
-    study = fake({"a": [3.0], "b": [4.0]})
-    study.measures = {"x_mean": Measure("x_mean", "x", "s")}
-    rows = league(study)
-    assert rows[0].policy == "a"
+def test_who_fails_on_a_seed_is_not_ranked() -> None:
+    seeds = [noise(seed) for seed in range(6)]
+    hard = [None, None, *seeds[2:]]
+    rows = by_name(league(study({"whole": seeds, "fails": hard}, random=True)))
+    assert rows["whole"].rank == 1
+    assert rows["fails"].rank is None
+    assert rows["fails"].unranked == "it failed on 2 of 6 seeds"
+
+
+def test_few_jobs_have_no_interval() -> None:
+    rows = league(study({"a": [[1.0, 2.0]], "b": [[2.0, 3.0]]}))
     assert np.isnan(rows[0].low)
     assert np.isnan(rows[1].p_value)
+    assert "too few" in rows[0].method
+
+
+@pytest.mark.parametrize("objective", ["wait_mean", "wait_p90"])
+def test_a_clear_difference_is_seen_among_many(objective: str) -> None:
+    """A floor under p that the number of resamples sets would hide any difference among twenty policies."""
+    wait = noise(1)
+    many = {f"p{k}": [wait * (1 + k)] for k in range(20)}
+    assert all(row.p_value < 0.001 for row in league(study(many, objective))[1:])
+
+
+def test_an_interval_does_not_depend_on_the_others() -> None:
+    walk = np.abs(np.cumsum(np.random.default_rng(0).normal(size=3000)))
+    alone = league(study({"slow": [walk]}))[0]
+    among = by_name(league(study({"slow": [walk], "quick": [noise(2, 3000)]})))["slow"]
+    assert (alone.low, alone.high) == (among.low, among.high)
+
+
+def test_p_values_of_equal_policies_are_seldom_small() -> None:
+    """Two policies that differ by luck alone: p < 0.05 in about one of twenty."""
+    small = 0
+    for seed in range(300):
+        compared, _ = _by_blocks(study({"a": [noise(seed, 400)], "b": [noise(1000 + seed, 400)]}), ["a", "b"], [])
+        small += compared["b"].p_value < 0.05
+    assert 300 * 0.05 - 3 * np.sqrt(300 * 0.05 * 0.95) < small < 300 * 0.06 + 3 * np.sqrt(300 * 0.06 * 0.94)
+
+
+def test_a_lead_is_relative_to_the_runner_up() -> None:
+    wait = noise(1)
+    made = study({"half": [wait / 2], "whole": [wait]})
+    rows = league(made)
+    assert "50.0" in versus(made, rows)
+    assert "50.0" in answer(made, rows)
+    made = study({"much": [wait], "little": [wait]}, "good", good={"much": 3.0, "little": 2.0})
+    assert "50.0" in answer(made, league(made))

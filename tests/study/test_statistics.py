@@ -22,6 +22,11 @@ def test_equal_policies_are_a_tie() -> None:
     assert paired_p(values, values) == 1.0
 
 
+def test_a_difference_without_luck_has_no_p() -> None:
+    values = np.array([1.0, 2.0, 3.0])
+    assert np.isnan(paired_p(values, values + 1))
+
+
 def test_one_value_has_no_interval() -> None:
     assert np.isnan(t_interval(np.array([2.0]))[1:]).all()
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rota.kernel.errors import InputError
 from rota.study.scenario import read
 
 
@@ -14,7 +15,11 @@ def check_scenario(file: Path, overrides: list[str]) -> None:
     print(f"jobs: {len(workload):,} on seed {scenario.seeds[0]}")
     for notice in getattr(workload, "notices", ()):
         print(f"notice: {notice}")
+    applies = 0
     for policy in scenario.policies:
         reason = scenario.world.resolve(scenario.case, policy, scenario.folder)
         print(f"policy {policy['name']}: {'applies' if reason is None else f'would be skipped: {reason}'}")
-    print(f"ok: {len(scenario.policies)} policies on {len(scenario.seeds)} seeds, ranked by {scenario.objective}")
+        applies += reason is None
+    if not applies:
+        raise InputError("policies: none applies here; the reasons are above")
+    print(f"ok: {applies} policies on {len(scenario.seeds)} seeds, ranked by {scenario.objective}")

@@ -34,6 +34,7 @@ class Measure:
     unit: str  # "s", "1/s", "" ...
     smaller_is_better: bool = True
     per_job: str = ""  # the outcomes column whose mean it is, when it is one (needed for the block bootstrap)
+    of_served: bool = True  # whether jobs that were never served are left out of it, so that policies must have served alike to be compared
 
 
 class World(Protocol):

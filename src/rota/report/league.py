@@ -90,16 +90,16 @@ def lines(study: "Study", league: Sequence["LeagueRow"]) -> tuple[list[Line], st
         first = row is league[0]
         written.append(
             Line(
-                rank=str(row.rank),
+                rank="" if row.rank is None else str(row.rank),
                 policy=row.policy,
                 mean=number(row.mean * factor, digits),
                 interval=f"{low} \N{EN DASH} {high}" if isfinite(row.low) and isfinite(row.high) else "",
                 quantiles=tuple(number(value * factor, digits) for value in quantiles.get(row.policy, ())),
                 behind="" if first else signed(row.behind),
-                p="" if first else chance(row.p_value),
+                p="" if first or row.rank is None else chance(row.p_value),
                 gap=signed(row.gap),
                 knew=row.knew,
-                tied=is_tied(row, league[0]),
+                tied=row.rank is not None and is_tied(row, league[0]),
             )
         )
     return written, unit
@@ -121,32 +121,45 @@ def headline(study: "Study", league: Sequence["LeagueRow"]) -> str:
     """The answer in a few words."""
     if not league:
         return "No policy finished a run"
-    if len(league) == 1:
-        return f"{league[0].policy}: {title_of(study)} {quantity(league[0].mean, unit_of(study))}"
-    tied = [row.policy for row in league[1:] if is_tied(row, league[0])]
-    if is_tied(league[1], league[0]):
-        few = (
-            f"{league[0].policy} and {league[1].policy}"
-            if len(tied) == 1
-            else f"{league[0].policy} and {len(tied)} others"
-        )
+    ranked = in_order(league)
+    if len(ranked) < 2:
+        shown = (ranked or league)[0]
+        return f"{shown.policy}: {title_of(study)} {quantity(shown.mean, unit_of(study))}"
+    best = ranked[0]
+    tied = [row.policy for row in ranked[1:] if is_tied(row, best)]
+    if is_tied(ranked[1], best):
+        few = f"{best.policy} and {ranked[1].policy if len(tied) == 1 else f'{len(tied)} others'}"
         return f"{few} cannot be told apart"
-    return f"{league[0].policy} is best"
+    return f"{best.policy} is best"
+
+
+def in_order(league: Sequence["LeagueRow"]) -> list["LeagueRow"]:
+    """The policies that have a rank."""
+    return [row for row in league if row.rank is not None]
+
+
+def lead(first: "LeagueRow", second: "LeagueRow") -> str:
+    """By how much the first is better, relative to the second."""
+    return (
+        f"{abs(100 * (first.mean - second.mean) / second.mean):.1f}\N{NO-BREAK SPACE}%" if second.mean else "infinitely"
+    )
 
 
 def answer(study: "Study", league: Sequence["LeagueRow"]) -> str:
     """The answer in full: the number, the runner-up and how sure the difference is, the bound."""
     if not league:
         return "Every run failed or was skipped; the reasons are below."
-    best, title = league[0], title_of(study)
+    ranked = in_order(league)
+    best, title = (ranked or league)[0], title_of(study)
     parts = [f"{title[:1].upper()}{title[1:]} {quantity(best.mean, unit_of(study))}"]
-    if len(league) > 1:
-        second, p = league[1], _with_p(league[1])
-        share = f"{abs(100 * second.behind):.1f}\N{NO-BREAK SPACE}%"
+    if len(ranked) > 1:
+        second, p = ranked[1], _with_p(ranked[1])
         if is_tied(second, best):
-            parts.append(f"{share} from the runner-up {second.policy}, which is within what luck explains ({p})")
+            parts.append(
+                f"{lead(best, second)} from the runner-up {second.policy}, which is within what luck explains ({p})"
+            )
         else:
-            parts.append(f"{share} better than the runner-up {second.policy} ({p})")
+            parts.append(f"{lead(best, second)} better than the runner-up {second.policy} ({p})")
     if isfinite(best.gap):
         parts.append(f"{abs(100 * best.gap):.0f}\N{NO-BREAK SPACE}% from the bound that no policy can pass")
     return f"{', '.join(parts[:-1])} and {parts[-1]}." if len(parts) > 2 else f"{', '.join(parts)}."
@@ -159,19 +172,20 @@ def _with_p(row: "LeagueRow") -> str:
         if p.startswith("<")
         else f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{p}"
         if p
-        else "too few seeds for a test"
+        else "no test can be made"
     )
 
 
 def versus(study: "Study", league: Sequence["LeagueRow"]) -> str:
     """The sentence about the two best policies."""
-    if len(league) < 2:
+    ranked = in_order(league)
+    if len(ranked) < 2:
         return ""
-    best, second = league[0], league[1]
+    best, second = ranked[0], ranked[1]
     p = _with_p(second)
     if is_tied(second, best):
         return f"{best.policy} and {second.policy} cannot be told apart ({p})."
-    return f"{best.policy} is {abs(100 * second.behind):.1f} % better than the runner-up {second.policy} ({p})."
+    return f"{best.policy} is {lead(best, second)} better than the runner-up {second.policy} ({p})."
 
 
 def method(study: "Study", league: Sequence["LeagueRow"]) -> str:
@@ -186,9 +200,10 @@ def explain(quantiles: Sequence[str]) -> list[tuple[str, str]]:
     return [(title, EXPLAINED[key]) for key, title in names.items() if key in EXPLAINED]
 
 
-def troubles(study: "Study") -> list[str]:
-    """What failed, what was skipped and what was noticed, a line each."""
-    said = [f"{name} failed: {why}" for name, why in study.failures]
+def troubles(study: "Study", league: Sequence["LeagueRow"]) -> list[str]:
+    """Who has no rank, what failed, what was skipped and what was noticed, a line each."""
+    said = [f"{row.policy} has no rank: {row.unranked}" for row in league if row.unranked]
+    said += [f"{name} failed: {why}" for name, why in study.failures]
     said += [f"{name} was skipped: {why}" for name, why in study.skipped]
     return said + list(study.notices)
 
@@ -229,5 +244,5 @@ def render(study: "Study", league: Sequence["LeagueRow"]) -> "RenderableType":
         parts.append(Text(method(study, league), style="dim"))
     else:
         parts.append(Text(f"{headline(study, league)}.", style="bold"))
-    parts += [Text(each, style="yellow") for each in troubles(study)]
+    parts += [Text(each, style="yellow") for each in troubles(study, league)]
     return Group(*parts)

@@ -27,6 +27,8 @@ from rota.report.league import (
     explain,
     family,
     headline,
+    in_order,
+    lead,
     lines,
     method,
     title_of,
@@ -97,7 +99,7 @@ def page(study: "Study", league: Sequence["LeagueRow"]) -> str:
         kicker=f"{study.world} · {study.folder.name}",
         answer=answer(study, league),
         facts=_facts(study, league),
-        alerts=_alerts(study),
+        alerts=_alerts(study, league),
         main=main,
         version=str(study.manifest.get("rota", "")),
     )
@@ -155,7 +157,8 @@ def _facts(study: "Study", league: Sequence["LeagueRow"]) -> str:
     """Four numbers that most readers came for."""
     if not league:
         return ""
-    best, unit = league[0], unit_of(study)
+    ranked, unit = in_order(league), unit_of(study)
+    best = (ranked or league)[0]
     shown = [
         (
             title_of(study),
@@ -163,12 +166,12 @@ def _facts(study: "Study", league: Sequence["LeagueRow"]) -> str:
             f"{quantity(best.low, unit)} to {quantity(best.high, unit)} (95 %)" if isfinite(best.low) else "",
         )
     ]
-    if len(league) > 1:
-        p = chance(league[1].p_value)
+    if len(ranked) > 1:
+        p = chance(ranked[1].p_value)
         shown.append(
             (
                 "ahead of the runner-up",
-                f"{abs(100 * league[1].behind):.1f} %",
+                lead(best, ranked[1]),
                 f"p {p}" if p.startswith("<") else f"p = {p}" if p else "",
             )
         )
@@ -196,9 +199,9 @@ def facts(shown: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="facts">{"".join(cells)}</dl>'
 
 
-def _alerts(study: "Study") -> str:
+def _alerts(study: "Study", league: Sequence["LeagueRow"]) -> str:
     """What went wrong or needs saying, before anything is believed."""
-    said = troubles(study)
+    said = troubles(study, league)
     return (
         f'<div class="alert" role="note"><ul>{"".join(f"<li>{escape(each)}</li>" for each in said)}</ul></div>'
         if said

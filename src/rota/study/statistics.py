@@ -5,14 +5,18 @@ All policies of a study see the same workload, so differences are paired.
 Several seeds of a random workload: each seed is one observation. Intervals are t intervals over the seeds, p values come from the
 paired t test.
 
-One recorded trace: there is one observation of the world, but a long one. Jobs in order of arrival are resampled in blocks of time, the
-same blocks for every policy (circular block bootstrap, Politis and Romano 1992). The block length is the automatic choice
-of Politis and White 2004, so that queues that remember get long blocks.
+One recorded trace: there is one observation of the world, but a long one. Jobs in order of arrival are resampled in blocks of time, and
+for a difference the same blocks for both policies (circular block bootstrap, Politis and Romano 1992). The block length is the automatic
+choice of Politis and White 2004, so that queues that remember get long blocks; of two policies the longer one counts. p values come from the
+difference and its bootstrap standard error, by the t distribution with one degree less than there are blocks.
 
 p values are against the best policy, two-sided, corrected for the number of comparisons by Holm 1979.
+
+Who is compared: a policy that left out jobs that another one served, or that failed on a seed, answers an easier question. Where the objective
+only sees served jobs it is shown without a rank and without a comparison, and the reason is said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, log10, nan, sqrt
 from typing import Any
@@ -27,14 +31,19 @@ from rota.study.store import Study
 FloatColumn = npt.NDArray[np.float64]
 RESAMPLES = 1000
 QUANTILE_RESAMPLES = 200
+FEWEST_JOBS = 20  # with fewer there is no interval
+MISSED = 0.001  # share of the jobs that a policy may serve less than another one and still be compared with it
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class LeagueRow:
-    """A policy's place. `behind` and `gap` are shares: 0.1 = ten per cent worse than the best, or than the bound."""
+    """A policy's place. `behind` and `gap` are shares: 0.1 = ten per cent worse than the best, or than the bound.
 
-    rank: int
+    `rank` is None for a policy that cannot be compared with the others; `unranked` then says why.
+    """
+
+    rank: int | None
     policy: str
     mean: float
     low: float  # 95 % confidence interval of the mean
@@ -47,6 +56,7 @@ class LeagueRow:
     knew: str
     method: str
     metrics: dict[str, float]  # means over the seeds
+    unranked: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,50 +78,80 @@ def league(study: Study) -> list[LeagueRow]:
     means = {row["policy"]: row for row in study.summary.group_by("policy").agg(known).to_dicts()}
     found = [name for name in study.policies if _finite(means[name].get(study.objective))]
     sign = 1.0 if measure.smaller_is_better else -1.0
-    order = sorted(found, key=lambda name: sign * float(means[name][study.objective]))
-    if not order:
+    found.sort(key=lambda name: sign * float(means[name][study.objective]))
+    if not found:
         return []
+    served = _served(study)
+    reasons = {name: _incomparable(study, name, found, served) for name in found}
+    order = [name for name in found if not reasons[name]]
+    apart = [name for name in found if reasons[name]]
     by_seed = len(study.seeds) > 1 and bool(study.manifest.get("random_workload", True))
-    compared, method = _by_seeds(study, order) if by_seed else _by_blocks(study, order)
+    compared, method = (_by_seeds if by_seed else _by_blocks)(study, order, apart)
     p_values = [nan, *_holm([compared[name].p_value for name in order[1:]])]
-    best, bound = compared[order[0]].mean, study.bounds.get(study.objective, nan)
+    best, bound = compared[order[0]].mean if order else nan, study.bounds.get(study.objective, nan)
     rows: list[LeagueRow] = []
-    for place, name in enumerate(order):
-        mine = compared[name]
+    for place, name in enumerate((*order, *apart)):
+        mine, ranked = compared[name], name in order
         low, high = sorted(sign * end / abs(best) if best else nan for end in mine.difference)
+        tied = rows and ranked and rows[-1].mean == mine.mean
+        bounded = isfinite(bound) and bound and served.get(name) == study.bounds.get("served", served.get(name))
         rows.append(
             LeagueRow(
-                rank=rows[-1].rank if rows and rows[-1].mean == mine.mean else place + 1,
+                rank=(rows[-1].rank if tied else place + 1) if ranked else None,
                 policy=name,
                 mean=mine.mean,
                 low=mine.low,
                 high=mine.high,
-                behind=sign * (mine.mean - best) / abs(best) if best else nan,
+                behind=sign * (mine.mean - best) / abs(best) if best and ranked else nan,
                 behind_low=low,
                 behind_high=high,
-                p_value=p_values[place],
-                gap=sign * (mine.mean - bound) / bound if isfinite(bound) and bound else nan,
+                p_value=p_values[place] if ranked else nan,
+                gap=sign * (mine.mean - bound) / bound if bounded else nan,
                 knew=study.knew.get(name, ""),
                 method=method,
                 metrics={key: float(value) for key, value in means[name].items() if _finite(value) and key != "seed"},
+                unranked=reasons[name],
             )
         )
     return rows
+
+
+def _served(study: Study) -> dict[str, float]:
+    """Jobs that each policy served, mean over its seeds; empty where the world's jobs have no end."""
+    if "finish" not in study.outcomes.columns:
+        return {}
+    known = pl.col("finish").is_not_null() & pl.col("finish").is_not_nan()
+    counted = study.outcomes.group_by("policy", "seed").agg(known.sum().alias("served"))
+    return dict(counted.group_by("policy").agg(pl.col("served").mean()).iter_rows())
+
+
+def _incomparable(study: Study, name: str, names: Sequence[str], served: Mapping[str, float]) -> str:
+    """Why a policy cannot be ranked among the others; empty: it can."""
+    failed = len(study.seeds) - study.summary.filter(pl.col("policy") == name)["seed"].n_unique()
+    if failed and any(
+        study.summary.filter(pl.col("policy") == each)["seed"].n_unique() == len(study.seeds) for each in names
+    ):
+        return f"it failed on {failed} of {len(study.seeds)} seeds"
+    most = max((served[each] for each in names), default=0.0) if served else 0.0
+    if served and study.measures[study.objective].of_served and served[name] < (1 - MISSED) * most:
+        return (
+            f"it left out {most - served[name]:,.0f} jobs that others served, and {study.objective} does not count them"
+        )
+    return ""
 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and isfinite(value)
 
 
-def _by_seeds(study: Study, order: Sequence[str]) -> tuple[dict[str, _Compared], str]:
-    values = {name: _seed_values(study, name) for name in order}
-    best = values[order[0]]
-    compared = {}
+def _by_seeds(study: Study, order: Sequence[str], apart: Sequence[str]) -> tuple[dict[str, _Compared], str]:
+    values = {name: _seed_values(study, name) for name in (*order, *apart)}
+    compared = {name: _Compared(*t_interval(values[name]), (nan, nan), nan) for name in apart}
     for name in order:
-        mean, low, high = t_interval(values[name])
+        best = values[order[0]]
         _, *difference = t_interval(values[name] - best)
         p_value = nan if name == order[0] else paired_p(values[name], best)
-        compared[name] = _Compared(mean, low, high, (difference[0], difference[1]), p_value)
+        compared[name] = _Compared(*t_interval(values[name]), (difference[0], difference[1]), p_value)
     return compared, f"t intervals over {len(study.seeds)} seeds; p: paired t test against the best, Holm-corrected"
 
 
@@ -135,7 +175,7 @@ def t_interval(values: FloatColumn, level: float = LEVEL) -> tuple[float, float,
 
 
 def paired_p(first: FloatColumn, second: FloatColumn) -> float:
-    """Two-sided p of the paired t test; 1 when the two are equal everywhere, NaN with fewer than two pairs."""
+    """Two-sided p of the paired t test; 1 when the two are equal everywhere, NaN with fewer than two pairs or a difference without luck."""
     from scipy.stats import t
 
     differences = (first - second)[~np.isnan(first - second)]
@@ -143,39 +183,59 @@ def paired_p(first: FloatColumn, second: FloatColumn) -> float:
         return nan
     spread = float(differences.std(ddof=1))
     if spread == 0.0:
-        return 1.0 if differences[0] == 0 else 0.0
+        return 1.0 if differences[0] == 0 else nan
     statistic = float(differences.mean()) / (spread / sqrt(len(differences)))
     return float(2 * t.sf(abs(statistic), len(differences) - 1))
 
 
-def _by_blocks(study: Study, order: Sequence[str]) -> tuple[dict[str, _Compared], str]:
+def _by_blocks(study: Study, order: Sequence[str], apart: Sequence[str]) -> tuple[dict[str, _Compared], str]:
     stem, _, kind = study.objective.rpartition("_")
-    column = study.measures[study.objective].per_job or (stem if kind.startswith("p") and kind[1:].isdigit() else "")
+    is_quantile = kind.startswith("p") and kind[1:].isdigit()
+    column = study.measures[study.objective].per_job or (stem if is_quantile else "")
+    names = (*order, *apart)
+    alone = {name: _alone(_seed_values(study, name)) for name in names}
     if column not in study.outcomes.columns:
-        compared = {name: _alone(_seed_values(study, name)) for name in order}
-        return compared, f"one observation of {study.objective}: no interval; use seeds of a generated workload for one"
-    jobs = _per_job(study, order, column)
+        return alone, f"one observation of {study.objective}: no interval; use seeds of a generated workload for one"
+    jobs = _per_job(study, names, column)
     if jobs is None:
-        compared = {name: _alone(_seed_values(study, name)) for name in order}
-        return compared, "the runs do not have the same jobs, so that they cannot be compared in blocks: no interval"
-    length = block_length(jobs[order[0]])
-    quantile = float(kind[1:]) if kind.startswith("p") and kind[1:].isdigit() else None
-    over = "one trace, one seed" if len(study.seeds) == 1 else f"one trace, mean of {len(study.seeds)} seeds"
-    draws = {name: block_bootstrap(values, length, quantile) for name, values in jobs.items()}
-    best = draws[order[0]]
+        return alone, "the runs do not have the same jobs, so that they cannot be compared in blocks: no interval"
+    count = len(jobs[names[0]])
+    if count < FEWEST_JOBS:
+        return alone, f"{count} jobs: too few for an interval"
+    quantile = float(kind[1:]) if is_quantile else None
+    lengths = {name: block_length(values) for name, values in jobs.items()}
     compared = {}
-    for name in order:
-        mean = _alone(_seed_values(study, name)).mean
-        low, high = np.quantile(draws[name], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        gaps = draws[name] - best
-        ends = np.quantile(gaps, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        side = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))  # both hold where nothing differs: p = 1
-        p_value = nan if name == order[0] else min(1.0, 2 * (side + 1) / (len(gaps) + 1))
-        compared[name] = _Compared(mean, float(low), float(high), (float(ends[0]), float(ends[1])), p_value)
+    for name in names:
+        mean, ends = alone[name].mean, _middle(block_bootstrap(jobs[name], lengths[name], quantile))
+        between, p_value = (nan, nan), nan
+        if name in order[1:]:
+            length = max(lengths[name], lengths[order[0]])
+            mine, best = (block_bootstrap(jobs[each], length, quantile) for each in (name, order[0]))
+            between = _middle(mine - best)
+            p_value = _resampled_p(mean - alone[order[0]].mean, mine - best, round(count / length))
+        compared[name] = _Compared(mean, *ends, between, p_value)
+    over = "one trace, one seed" if len(study.seeds) == 1 else f"one trace, mean of {len(study.seeds)} seeds"
+    few, many = min(lengths.values()), max(lengths.values())
+    blocks = f"{few:,}" if few == many else f"{few:,} to {many:,}"
     return compared, (
-        f"{over}: block bootstrap over time, {len(best):,} resamples in blocks of {length:,} jobs, "
-        "the same blocks for every policy; p: against the best, Holm-corrected"
+        f"{over}: block bootstrap over time, {RESAMPLES if quantile is None else QUANTILE_RESAMPLES:,} resamples in blocks of {blocks} jobs, "
+        "for a difference the same blocks for both; p: against the best, Holm-corrected"
     )
+
+
+def _middle(draws: FloatColumn) -> tuple[float, float]:
+    low, high = np.nanquantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return float(low), float(high)
+
+
+def _resampled_p(difference: float, draws: FloatColumn, blocks: int) -> float:
+    """Two-sided p of a difference with its resampled values; 1 when nothing differs, NaN when nothing varies."""
+    from scipy.stats import t
+
+    spread = float(np.nanstd(draws, ddof=1))
+    if spread == 0.0 or blocks < 2:
+        return 1.0 if difference == 0 else nan
+    return float(2 * t.sf(abs(difference) / spread, blocks - 1))
 
 
 def _per_job(study: Study, order: Sequence[str], column: str) -> dict[str, FloatColumn] | None:

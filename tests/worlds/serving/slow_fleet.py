@@ -24,12 +24,21 @@ def queued(engine: SlowReplica, r: Request) -> float:
 
 
 def work(engine: SlowReplica, r: Request) -> float:
-    """Seconds of all outstanding requests but for the tokens of those that decode; a displaced one counts whole again."""
-    seconds, replica = 0.0, engine.replica
+    """Seconds of all that is to do."""
+    return sum(engine.replica.prefill_rate * p + engine.replica.decode_rate * a for p, a in parts(engine))
+
+
+def tokens(engine: SlowReplica, r: Request) -> float:
+    return sum(p + a for p, a in parts(engine))
+
+
+def parts(engine: SlowReplica) -> list[tuple[float, float]]:
+    """For each request: prompt tokens not in the cache, answer tokens that are known of and not out."""
+    found = []
     for each in engine.waiting + engine.inbox + engine.running:
-        done = each.generated if each.decoding else 0
-        seconds += replica.prefill_rate * each.prompt + replica.decode_rate * (each.size - done)
-    return max(0.0, seconds)
+        prompt = 0 if each.decoding else max(0, each.prompt - each.computed)
+        found.append((float(prompt), max(0.0, each.size - each.generated)))
+    return found
 
 
 class SlowFleet:

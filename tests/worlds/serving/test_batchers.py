@@ -8,7 +8,7 @@ import pytest
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Claims
 from rota.testing.conformance import ConformanceSuite, Subject
-from rota.worlds.serving.batching import CLAIM_COLUMNS, Engine
+from rota.worlds.serving.batching import CLAIM_COLUMNS, Batcher, Engine
 from rota.worlds.serving.policies import BATCHERS, Orca, Sarathi, VllmV0, VllmV1
 
 ENGINE = Engine(kv_blocks=1000, block_tokens=16, max_running=32, max_batched_tokens=512, context_limit=4096)
@@ -60,3 +60,17 @@ def test_settings_that_contradict_each_other() -> None:
         VllmV1().rules(Engine(1000, 16, 1024, 512, 4096))
     with pytest.raises(InputError, match="chunk_tokens must be at least 1"):
         Sarathi(chunk_tokens=0).rules(ENGINE)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (Sarathi(watermark=-10.0), "watermark is a share"),
+        (VllmV0(watermark=1.0), "watermark is a share"),
+        (Sarathi(watermark=float("nan")), "watermark is a share"),
+        (Orca(reserve_tokens=-5), "at least 0"),
+    ],
+)
+def test_parameters_out_of_range(made: Batcher, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        made.rules(Engine(100, 16, 8, 512, 2048))

@@ -15,8 +15,10 @@ from rota.rules import ORDERS, PLACES
 from rota.worlds.serving.batching import BatchRules, Engine
 from rota.worlds.serving.catalogue import gpu, model
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS
+from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import build
 
@@ -89,12 +91,28 @@ def test_nothing_is_lost(caching: bool, rows: list[tuple[int, int, int, int]]) -
     fleet = [Replica(**{**replica(rules_of("vllm_v1")).__dict__, "prefix_caching": caching})] * 2
     run = simulate(work, fleet, route="least_outstanding")
     assert (run.hosts[:, at.FREE] == run.hosts[:, at.KV_BLOCKS]).all()
-    assert not run.hosts[:, [at.QUEUED_COUNT, at.RUNNING_COUNT, at.DECODES, at.CONTEXT_SUM, at.DONE_SUM]].any()
+    assert not run.hosts[:, [at.QUEUED_COUNT, at.RUNNING_COUNT, at.DECODES, at.CONTEXT_SUM]].any()
     done = run.jobs[at.STATE] == at.FINISHED_STATE
     assert (done | (run.jobs[at.STATE] == at.REJECTED)).all()
     times = run.seconds[[at.ARRIVAL, at.DISPATCHED, at.SCHEDULED, at.FIRST_TOKEN, at.FINISH]][:, done]
     assert (np.diff(times, axis=0) >= 0).all()
-    assert run.clocks[:, at.WORK] == pytest.approx(0, abs=1e-9)
+    assert not run.clocks[:, [at.WAITING_PROMPT, at.WAITING_ANSWER]].any()
+
+
+def test_when_the_clock_begins_changes_nothing() -> None:
+    """Traces in Unix seconds: rates, shares of time and series count from the first arrival."""
+    rows = [(k, 9, 5, 0) for k in range(40)]
+    work = workload(rows)
+    later = make_workload(work.arrival + 2.0**20, work.prompt_tokens, work.output_tokens)
+    found = []
+    for each in (work, later):
+        run = simulate(each, [replica(rules_of("vllm_v1"))])
+        metrics = summarise(run, outcomes(run, Slo()))
+        found.append((metrics, series(run)))
+    for name in ("makespan", "throughput_tokens", "goodput", "compute_utilisation", "kv_utilisation"):
+        assert found[1][0][name] == pytest.approx(found[0][0][name], rel=1e-6), name
+    assert found[1][1]["time"] - 2.0**20 == pytest.approx(found[0][1]["time"], abs=1e-6)
+    assert found[1][1]["running"] == pytest.approx(found[0][1]["running"], abs=1e-4)
 
 
 def test_scaling_time_scales_results() -> None:

@@ -84,6 +84,17 @@ def test_routes_over_unequal_replicas(route: str, name: str, rows: Rows) -> None
     compare(workload(rows), fleet, FCFS(), route)
 
 
+@pytest.mark.parametrize("name", ["vllm_v0", "vllm_v1", "vllm_v1 ahead"])
+@pytest.mark.parametrize("route", ["least_work", "least_tokens", "asked_work", "asked_tokens"])
+@given(
+    rows=rows_of_requests, lengths=st.lists(st.sampled_from([np.nan, 0.5, 2.0, 9.0, 40.0]), min_size=16, max_size=16)
+)
+def test_what_is_outstanding(route: str, name: str, lengths: list[float], rows: Rows) -> None:
+    """Lengths that are hidden, too short and too long; replicas that displace requests."""
+    fleet = [replica(name), replica(name, 2.0), replica(name, kv_blocks=9)]
+    compare(workload(rows), fleet, FCFS(), route, visible=np.array(lengths[: len(rows)]))
+
+
 @pytest.mark.parametrize("asked", ["arrival", "decision", "pick"])
 @pytest.mark.parametrize("route", ["round_robin", "least_outstanding", "power_of_two", "least_work"])
 @given(rows=rows_of_requests, most=st.integers(1, 5))

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from rota.kernel.decisions import Order
+from rota.kernel.decisions import Order, Place
 from rota.kernel.tables import FloatColumn, Hosts, Jobs
 from rota.rules import ORDERS, PLACES
+from rota.rules.balance import LeastWork
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from tests.worlds.serving.slow import Key, Pool, Ranking, Request
 from tests.worlds.serving.slow_cache import CachingPool
-from tests.worlds.serving.slow_fleet import Cost, SlowFleet, no_cost, outstanding, queued, work
+from tests.worlds.serving.slow_fleet import Cost, SlowFleet, no_cost, outstanding, queued, tokens, work
 
 COSTS: dict[str, Cost] = {
     "round_robin": no_cost,
@@ -23,6 +24,26 @@ COSTS: dict[str, Cost] = {
     "power_of_two": outstanding,
     "least_queued": queued,
     "least_work": work,
+    "least_tokens": tokens,
+    "asked_work": work,
+    "asked_tokens": tokens,
+}
+
+
+class Asked(Place):
+    """The same column, but asked for in Python."""
+
+    def __init__(self, column: str) -> None:
+        self.reads = (column,)
+
+    def costs(self, job: Jobs, hosts: Hosts, now: float) -> FloatColumn:
+        return np.asarray(getattr(hosts, self.reads[0]), np.float64)
+
+
+MADE: dict[str, Callable[[], Place]] = {
+    "least_tokens": lambda: LeastWork(by="outstanding_tokens"),
+    "asked_work": lambda: Asked("work"),
+    "asked_tokens": lambda: Asked("outstanding_tokens"),
 }
 COLUMNS = (
     "id",
@@ -103,15 +124,18 @@ def compare(
     victim: Told | None = None,
     concurrency: int = 0,
     think: FloatColumn | None = None,
+    visible: FloatColumn | None = None,
 ) -> Simulation:
-    """Run both; raise AssertionError where they differ. The output lengths are known to the policies."""
-    place = PLACES[route]()
+    """Run both; raise AssertionError where they differ. `visible`: what policies know of the output lengths; by default the truth."""
+    place = MADE[route]() if route in MADE else PLACES[route]()
     place.bind(np.random.default_rng(1))
     roles = Roles(order, place, hold or ORDERS["fcfs"](), victim)
-    visible = workload.output_tokens.astype(np.float64)
+    visible = workload.output_tokens.astype(np.float64) if visible is None else visible
     run = Simulation(workload, fleet, roles, visible, think=think, concurrency=concurrency)
     run.run()
     slow = slow_requests(workload)
+    for each, size in zip(slow, np.nan_to_num(visible).tolist(), strict=True):
+        each.size = size
     rankings = [None if told is None else told.ranking() for told in (order, hold, victim)]
     for each in slow:
         for name, told, ranking in zip(

@@ -50,7 +50,8 @@ def _measures() -> dict[str, Measure]:
         ("class_fairness", "Jain index of the classes' mean slowdown", "", False),
         ("tenant_fairness", "Jain index of the tenants' mean slowdown", "", False),
     ):
-        found[name] = Measure(name, title, unit, smaller)
+        counts_all = name in ("goodput_value", "blocked", "abandoned", "refused", "unfinished")
+        found[name] = Measure(name, title, unit, smaller, of_served=not counts_all)
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rota.kernel.decisions import Allot
+from rota.kernel.errors import InputError
 from rota.kernel.tables import Claims, Column, FloatColumn
 
 UNLIMITED = 1 << 40
@@ -81,3 +82,10 @@ class Batcher(Allot):
         if not rules.mixed and count == 0:
             granted[decoding] = 1
         return granted.astype(np.float64)
+
+
+def watermark_blocks(batcher: str, share: float, engine: Engine) -> int:
+    """KV blocks that stay free at admission. Raises InputError where the share is not in [0, 1)."""
+    if not 0.0 <= share < 1.0:
+        raise InputError(f"{batcher}: watermark is a share of the KV blocks: at least 0 and below 1, found {share:g}")
+    return int(share * engine.kv_blocks)

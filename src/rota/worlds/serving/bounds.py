@@ -70,9 +70,10 @@ def bounds(workload: Workload, replicas: Sequence[Replica]) -> dict[str, float]:
     found = {
         "ttft_mean": max(float(first.mean()), float(srpt_flow_times(arrival, prefill_work, speed).mean())),
         "e2e_mean": max(float(whole.mean()), float(max(flow))),
-        "makespan": end,
+        "makespan": end - start,
         "throughput_tokens": float(outputs.sum()) / (end - start),
         "throughput_requests": len(outputs) / (end - start),
+        "served": float(served.sum()),  # how many requests these are about
     }
     if (outputs > 1).any():
         found["tpot_mean"] = decode

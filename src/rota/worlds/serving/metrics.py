@@ -35,7 +35,7 @@ def _measures() -> dict[str, Measure]:
         ("throughput_requests", "requests a second", "1/s", False),
         ("goodput", "requests a second within their limits", "1/s", False),
         ("goodput_share", "share of requests within their limits", "", False),
-        ("makespan", "time to the last token", "s", True),
+        ("makespan", "time from the first arrival to the last token", "s", True),
         ("preemptions", "preemptions", "", True),
         ("rejected", "rejected requests", "", True),
         ("unfinished", "requests never finished", "", True),
@@ -44,7 +44,8 @@ def _measures() -> dict[str, Measure]:
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
     ):
-        found[name] = Measure(name, title, unit, smaller, per_job="good" if name == "goodput_share" else "")
+        counts_all = name in ("goodput", "goodput_share", "rejected", "unfinished")
+        found[name] = Measure(name, title, unit, smaller, "good" if name == "goodput_share" else "", not counts_all)
     return found
 
 
@@ -103,7 +104,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     end = float(np.max(rows["finish"][done], initial=0.0))
     start = float(np.min(rows["arrival"], initial=np.inf)) if len(rows["arrival"]) else 0.0
     span = end - start if end > start else float("nan")
-    metrics["makespan"] = end
+    metrics["makespan"] = end - start if done.any() else 0.0
     metrics["throughput_tokens"] = float(rows["output_tokens"][done].sum()) / span
     metrics["throughput_requests"] = float(done.sum()) / span
     metrics["goodput"] = float(rows["good"].sum()) / span
@@ -114,8 +115,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
     kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]
-    metrics["kv_utilisation"] = float(kv.mean() / end) if end else 0.0
-    metrics["compute_utilisation"] = float(run.clocks[:, at.BUSY_SECONDS].mean() / end) if end else 0.0
+    metrics["kv_utilisation"] = float(kv.mean() / span) if done.any() else 0.0
+    metrics["compute_utilisation"] = float(run.clocks[:, at.BUSY_SECONDS].mean() / span) if done.any() else 0.0
     metrics["tenant_fairness"] = _fairness(rows, done)
     metrics["iterations"] = float(run.hosts[:, at.ITERATIONS].sum())
     metrics["extrapolated"] = float(sum(replica.timing.parameters[0] for replica in run.replicas))
@@ -151,13 +152,13 @@ def _fairness(rows: Mapping[str, npt.NDArray[Any]], done: npt.NDArray[np.bool_])
 
 def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
     """Time series in equal bins, a row a bin and replica: means of queued, running and KV use over the bin."""
-    width = float(run.clock[at.BIN_SECONDS])
-    end = float(np.nanmax(run.seconds[at.FINISH], initial=0.0))
-    bins = min(max(int(np.ceil(end / width)), 1), run.series.shape[1])
+    width, start = float(run.clock[at.BIN_SECONDS]), float(run.clock[at.BIN_START])
+    end = float(np.nanmax(run.seconds[at.FINISH], initial=start))
+    bins = min(max(int(np.ceil((end - start) / width)), 1), run.series.shape[1])
     hosts = len(run.replicas)
     shown = run.series[:, :bins] / width
     return {
-        "time": np.tile(np.arange(bins) * width, hosts),
+        "time": np.tile(start + np.arange(bins) * width, hosts),
         "host": np.repeat(np.arange(hosts), bins),
         "queued": shown[:, :, at.S_QUEUED].reshape(-1),
         "running": shown[:, :, at.S_RUNNING].reshape(-1),

@@ -37,7 +37,9 @@ SERVING_HOST_COLUMNS = {
     column.name: column
     for column in (
         Column(
-            "outstanding_tokens", "tokens", "prompt and visible answer tokens of outstanding requests not yet produced"
+            "outstanding_tokens",
+            "tokens",
+            "prompt tokens not yet in the cache, and answer tokens that are visible and not yet out",
         ),
         Column("decisions", "", "jobs placed here so far"),
         Column("kv_use", "", "share of KV blocks in use"),
@@ -203,8 +205,11 @@ class Simulation:
         self.series = self._own(at.A_SERIES, np.zeros((hosts, SERIES_BINS, at.SERIES)))
         self.histogram = self._own(at.A_HISTOGRAM, np.zeros((2, at.HISTOGRAM_ROOM)))
         self.clock = self._own(at.A_CLOCK, np.zeros(at.CLOCK_FLOATS))
-        last = float(self.workload.arrival[-1]) if rows else 0.0
-        self.clock[at.BIN_SECONDS] = max(last / SERIES_BINS, 1e-3)
+        first, last = (
+            (float(self.workload.arrival[k]) for k in (0, -1)) if rows and not self.concurrency else (0.0, 0.0)
+        )
+        self.clock[at.BIN_SECONDS] = max((last - first) / SERIES_BINS, 1e-3)
+        self.clock[at.BIN_START] = self.clocks[:, at.TOUCHED] = first
         self.state[at.EVENT_ROOM] = 4096 + 4 * self.state[at.RUNNING_ROOM]
         self._events = self._own(at.A_EVENTS, np.zeros((self.state[at.EVENT_ROOM], 4)))
 
@@ -538,9 +543,13 @@ _ROUTE_COLUMNS = {
 }
 
 
-def _work(run: Simulation) -> FloatColumn:
-    done = run.clocks[:, at.DECODE_RATE] * run.hosts[:, at.DONE_SUM]
-    return np.asarray(np.maximum(0.0, run.clocks[:, at.WORK] - done))
+def _left(run: Simulation) -> tuple[FloatColumn, FloatColumn]:
+    """Tokens and seconds of work outstanding at each host."""
+    from rota.worlds.serving.kernels.outstanding import outstanding_work  # compiled only for a policy that is asked
+
+    tokens, seconds = np.zeros(len(run.replicas)), np.zeros(len(run.replicas))
+    outstanding_work(run.state, tokens, seconds)
+    return tokens, seconds
 
 
 _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
@@ -549,8 +558,8 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "running": lambda run: run.hosts[:, at.RUNNING_COUNT],
     "outstanding": lambda run: run.hosts[:, [at.QUEUED_COUNT, at.INBOX_COUNT, at.RUNNING_COUNT]].sum(axis=1),
     "decisions": lambda run: run.hosts[:, at.DECISIONS_HERE],
-    "work": _work,
-    "outstanding_tokens": lambda run: np.maximum(0.0, run.clocks[:, at.OUTSTANDING_TOKENS] - run.hosts[:, at.DONE_SUM]),
+    "work": lambda run: _left(run)[1],
+    "outstanding_tokens": lambda run: _left(run)[0],
     "kv_use": lambda run: 1.0 - run.hosts[:, at.FREE] / run.hosts[:, at.KV_BLOCKS],
     "free_blocks": lambda run: run.hosts[:, at.FREE],
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],

@@ -112,12 +112,12 @@ def _counts(rows: Columns, done: Mask, rejected: Mask, unfinished: Mask, metrics
         "preemptions": float(rows["preemptions"].sum()),
         "rejected": float(rejected.sum()),
         "unfinished": float(unfinished.sum()),
-        "makespan": float(rows["finish"][done].max(initial=0.0)),
     }
     if done.any():
+        expected["makespan"] = float(rows["finish"][done].max() - rows["arrival"].min())
         expected["e2e_mean"] = float((rows["finish"][done] - rows["arrival"][done]).sum() / done.sum())
         expected["ttft_mean"] = float((rows["first_token"][done] - rows["arrival"][done]).sum() / done.sum())
-        span = expected["makespan"] - float(rows["arrival"].min())
+        span = expected["makespan"]
         tokens = float(rows["output_tokens"][done].sum())
         expected |= {"throughput_tokens": tokens / span, "throughput_requests": float(done.sum()) / span}
     return [

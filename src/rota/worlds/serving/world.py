@@ -16,7 +16,7 @@ from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
-from rota.worlds.serving.arrivals import Closed, Scale, apply_arrivals
+from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
@@ -92,9 +92,7 @@ class Serving:
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
-        return case.generator is not None or (
-            not isinstance(case.arrivals, Scale | Closed) and case.workload.arrivals != "replay"
-        )
+        return case.generator is not None or (not isinstance(case.arrivals, Replay | Scale | Closed))
 
     def prepare(self, case: Case, policies: Sequence[Mapping[str, Any]]) -> None:
         """Compile what these policies need, on a handful of requests."""
@@ -306,6 +304,9 @@ def _knew(run: Simulation, case: Case) -> str:
     for member in run.roles.policies():
         for name in (*member.reads, *getattr(member, "reads_job", ())):
             text = str(run._columns[name]) if name in run._columns and isinstance(member, Order) else name
+            if isinstance(member, Place) and name in ("work", "outstanding_tokens"):
+                answers = {"hidden": "answers hidden", "estimated": f"answers estimated by {run.quality.by}"}
+                text += f" ({answers[run.quality.quality]})" if run.quality.quality in answers else ""
             if text not in words and name != "id":
                 words.append(text)
     return ", ".join(words) or "nothing"

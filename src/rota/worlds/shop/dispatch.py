@@ -126,7 +126,9 @@ def dispatch(
     if noise:
         spread = float(np.ptp(keys)) or 1.0
         keys = keys + draws.uniform(-noise, noise, len(keys)) * spread
-    return _run(shop, keys, slope, None if fixed is not None else rule, active)
+    if active:
+        return follow(shop, keys, slope, np.zeros(0, np.int64), 1.0)
+    return _run(shop, keys, slope, None if fixed is not None else rule)
 
 
 def fixed_keys(shop: Board, rule: Order) -> tuple[Floats, float] | None:
@@ -166,48 +168,56 @@ def _checked(rule: Order, keys: Any, rows: int) -> Floats:
     return found
 
 
-def _run(shop: Board, keys: Floats, slope: float, asked: Order | None, active: bool) -> Schedule:
+def follow(shop: Board, keys: Floats, slope: float, forced: Ints, patience: float) -> Schedule:
+    """The schedule that begins with the alternatives `forced` and goes on by keys; for `patience` see `kernels.dispatch.conflict`."""
+    starts = np.zeros((2, shop.operations.shape[1]), np.int64)
+    kernel.choices(shop.alternatives, shop.operations, starts, keys, slope, shop.heads, forced, shop.machines, patience)
+    return _schedule(shop, starts)
+
+
+def _schedule(shop: Board, starts: Ints) -> Schedule:
+    start, mode = np.empty(starts.shape[1], np.int64), np.empty(starts.shape[1], np.int64)
+    start[shop.operation], mode[shop.operation] = starts[0], shop.mode[starts[1]]
+    return Schedule.from_starts(shop.problem, start, mode)
+
+
+def _run(shop: Board, keys: Floats, slope: float, asked: Order | None) -> Schedule:
     operations = shop.operations.copy()
     count = operations.shape[1]
     starts = np.zeros((2, count), np.int64)
     machines = np.zeros((3, shop.machines), np.int64)
     machines[kernel.COMING] = -1
-    if active:
-        kernel.active(shop.alternatives, operations, starts, machines, keys, slope, shop.heads)
-    else:
-        width = int(np.bincount(shop.alternatives[kernel.MACHINE], minlength=shop.machines).max(initial=1))
-        queue = np.zeros((shop.machines, width), np.int64)
-        clock = np.array([-1, 0, 0, -1, 0])
-        machines[kernel.FREE] = -1
-        arguments = (
-            shop.alternatives,
-            operations,
-            starts,
-            machines,
-            queue,
-            keys,
-            slope,
-            shop.heads,
-            clock,
-            asked is not None,
-        )
-        machine = kernel.non_delay(*arguments)
-        if asked is not None:
-            columns, ready = _readable(shop, asked), operations[kernel.READY]
-            moves = "release" in asked.reads
-            while machine >= 0:
-                waiting = queue[machine, : machines[kernel.WAITING, machine]]
-                values = {name: column[waiting] for name, column in columns.items()}
-                if moves:
-                    values["release"] = ready[shop.alternatives[kernel.OPERATION, waiting]]
-                answer = asked.keys(Jobs.over(values, COLUMNS, len(waiting)), float(clock[kernel.NOW]))
-                if len(answer) != len(waiting) or answer.ndim != 1:
-                    _checked(asked, answer, len(waiting))
-                clock[kernel.ANSWER] = _first(answer, waiting, shop.alternatives[kernel.OPERATION], ready)
-                machine = kernel.non_delay(*arguments)
-    start, mode = np.empty(count, np.int64), np.empty(count, np.int64)
-    start[shop.operation], mode[shop.operation] = starts[0], shop.mode[starts[1]]
-    return Schedule.from_starts(shop.problem, start, mode)
+    width = int(np.bincount(shop.alternatives[kernel.MACHINE], minlength=shop.machines).max(initial=1))
+    queue = np.zeros((shop.machines, width), np.int64)
+    clock = np.array([-1, 0, 0, -1, 0])
+    machines[kernel.FREE] = -1
+    arguments = (
+        shop.alternatives,
+        operations,
+        starts,
+        machines,
+        queue,
+        keys,
+        slope,
+        shop.heads,
+        clock,
+        asked is not None,
+    )
+    machine = kernel.non_delay(*arguments)
+    if asked is not None:
+        columns, ready = _readable(shop, asked), operations[kernel.READY]
+        moves = "release" in asked.reads
+        while machine >= 0:
+            waiting = queue[machine, : machines[kernel.WAITING, machine]]
+            values = {name: column[waiting] for name, column in columns.items()}
+            if moves:
+                values["release"] = ready[shop.alternatives[kernel.OPERATION, waiting]]
+            answer = asked.keys(Jobs.over(values, COLUMNS, len(waiting)), float(clock[kernel.NOW]))
+            if len(answer) != len(waiting) or answer.ndim != 1:
+                _checked(asked, answer, len(waiting))
+            clock[kernel.ANSWER] = _first(answer, waiting, shop.alternatives[kernel.OPERATION], ready)
+            machine = kernel.non_delay(*arguments)
+    return _schedule(shop, starts)
 
 
 def _first(keys: Floats, waiting: Ints, operation: Ints, joined: Ints) -> int:

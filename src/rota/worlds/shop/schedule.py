@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.worlds.shop.calendars import breaks_of_mode, end_of
-from rota.worlds.shop.model import NEVER, Ints, Problem
-from rota.worlds.shop.objective import Objective
+from rota.worlds.shop.model import NEVER, Ints, Jobs, Problem
+from rota.worlds.shop.objective import CRITERIA, Objective
 
 STATUSES = ("optimal", "feasible", "infeasible", "unknown")
 
@@ -74,28 +74,13 @@ class Schedule:
 
     def value(self, problem: Problem, objective: Objective | None = None) -> int:
         """The objective's value (the problem's own objective by default)."""
-        criteria = self.criteria(problem)
-        return sum(weight * criteria[name] for name, weight in (objective or problem.objective).terms)
+        return int(values(problem, self.completions(problem), objective))
 
     def criteria(self, problem: Problem) -> dict[str, int]:
         """Every criterion by name, see `objective.CRITERIA`. Lateness is left out where no job has a due date."""
         done, jobs = self.completions(problem), problem.jobs
-        flow = done - jobs.release
-        has_due = jobs.due < NEVER
-        lateness = np.where(has_due, done - jobs.due, 0)
-        tardiness = np.maximum(lateness, 0)
-        found = {
-            "makespan": int(done.max(initial=0)),
-            "total_flow_time": int(flow.sum()),
-            "weighted_flow_time": int((jobs.weight * flow).sum()),
-            "total_tardiness": int(tardiness.sum()),
-            "weighted_tardiness": int((jobs.weight * tardiness).sum()),
-            "number_late": int((tardiness > 0).sum()),
-            "weighted_number_late": int(jobs.weight[tardiness > 0].sum()),
-        }
-        if has_due.any():
-            found["maximum_lateness"] = int(lateness[has_due].max())
-        return found
+        named = CRITERIA if (jobs.due < NEVER).any() else [name for name in CRITERIA if name != "maximum_lateness"]
+        return {name: int(criterion(name, done, jobs)) for name in named}
 
     def sequences(self, problem: Problem) -> list[Ints]:
         """The operations on each resource by start, then end, then number."""
@@ -157,3 +142,29 @@ class Solution:
         if self.value == self.bound:
             return 0.0
         return (self.value - self.bound) / abs(self.value) if self.value else None
+
+
+def values(problem: Problem, done: Ints, objective: Objective | None = None) -> Ints:
+    """The objective for completion times of the jobs, shape (..., jobs): shape (...). The problem's own objective by default."""
+    terms = (objective or problem.objective).terms
+    parts = [weight * criterion(name, done, problem.jobs) for name, weight in terms]
+    total: Ints = np.sum(parts, axis=0, dtype=np.int64)
+    return total
+
+
+def criterion(name: str, done: Ints, jobs: Jobs) -> Ints:
+    """One criterion of `objective.CRITERIA` for completion times of shape (..., jobs)."""
+    found: Ints
+    if name == "makespan":
+        found = done.max(-1, initial=0)
+    elif name.endswith("flow_time"):
+        flow = done - jobs.release
+        found = (flow if name.startswith("total") else jobs.weight * flow).sum(-1)
+    else:
+        lateness = np.where(jobs.due < NEVER, done - jobs.due, -NEVER)
+        if name == "maximum_lateness":
+            found = lateness.max(-1)
+        else:
+            late = np.maximum(lateness, 0) if name.endswith("tardiness") else lateness > 0
+            found = (jobs.weight * late if name.startswith("weighted") else late).sum(-1)
+    return found

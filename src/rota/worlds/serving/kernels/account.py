@@ -11,6 +11,7 @@ from rota.worlds.serving.kernels.layout import (
     A_HISTOGRAM,
     A_SERIES,
     BIN_SECONDS,
+    BIN_START,
     BINS,
     BUSY,
     CLOCK_FLOATS,
@@ -63,6 +64,7 @@ def touch(state, r, now):
         return
     clock[TOUCHED] = now
     width = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
+    start, now = start - width[BIN_START], now - width[BIN_START]
     while now >= state[BINS] * width[BIN_SECONDS]:
         fold(state, width)
     series = floats_at(state[A_SERIES], state[HOSTS] * state[BINS], SERIES)

@@ -43,11 +43,9 @@ from rota.worlds.serving.kernels.layout import (
     COMPLETE_ENTRY,
     CONTEXT_LIMIT,
     DECISIONS_HERE,
-    DECODE_RATE,
     DISPATCH,
     DISPATCHED,
     DONE,
-    DONE_SUM,
     E_ARRIVAL,
     E_LEAVE,
     ENDS_AT,
@@ -79,11 +77,9 @@ from rota.worlds.serving.kernels.layout import (
     NOW_CLOCK,
     ORDER,
     OUTPUT,
-    OUTSTANDING_TOKENS,
     PENDING,
     PLACE,
     PLACED,
-    PREFILL_RATE,
     PROMPT,
     QUEUE_ROOM,
     QUEUED,
@@ -101,7 +97,6 @@ from rota.worlds.serving.kernels.layout import (
     RUNNING_ROOM,
     SAMPLE_WIDTH,
     SELF,
-    SIZE,
     STATE,
     TARGET,
     THINK,
@@ -109,12 +104,12 @@ from rota.worlds.serving.kernels.layout import (
     VICTIM_WIDTH,
     WAITING_AT_ROUTER,
     WATERMARK,
-    WORK,
     host_floats,
     host_ints,
     job_floats,
     job_ints,
 )
+from rota.worlds.serving.kernels.outstanding import left, wait, work_left
 from rota.worlds.serving.kernels.queue import first, line_keys, push, remove
 
 WAITS, MUST_ASK = -1, -2
@@ -142,7 +137,7 @@ def outstanding(host):
 @compiler.inner
 def host_column(state, column, r):
     """The value of a host column that a route may be made of."""
-    host, clock = host_ints(state)[r], host_floats(state)[r]
+    host = host_ints(state)[r]
     if column == COLUMN_DECISIONS:
         return float(host[DECISIONS_HERE])
     if column == COLUMN_OUTSTANDING:
@@ -152,9 +147,10 @@ def host_column(state, column, r):
     if column == COLUMN_RUNNING:
         return float(host[RUNNING_COUNT])
     if column == COLUMN_WORK:
-        return max(0.0, clock[WORK] - clock[DECODE_RATE] * host[DONE_SUM])
+        return work_left(state, r)
     if column == COLUMN_TOKENS:
-        return max(0.0, clock[OUTSTANDING_TOKENS] - host[DONE_SUM])
+        prompt, answer = left(state, r)
+        return prompt + answer
     return 0.0
 
 
@@ -200,8 +196,7 @@ def place(state, j, r, now):
     job[HOST, j] = r
     job[STATE, j] = QUEUED
     seconds[DISPATCHED, j] = now
-    clock[WORK] += clock[PREFILL_RATE] * job[PROMPT, j] + clock[DECODE_RATE] * seconds[SIZE, j]
-    clock[OUTSTANDING_TOKENS] += job[PROMPT, j] + seconds[SIZE, j]
+    wait(state, r, j)
     host[DECISIONS_HERE] += 1
     if host[ASYNC] and (host[BUSY] or host[RUNNING_COUNT] + host[LAGGING] > 0):
         if host[INBOX_COUNT] == 0:

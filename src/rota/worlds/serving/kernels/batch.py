@@ -43,12 +43,10 @@ from rota.worlds.serving.kernels.layout import (
     CLASS_ROOM,
     COMPUTED,
     CONTEXT_SUM,
-    DECODE_RATE,
     DECODES,
     DECODING,
     DECODING_NOW,
     DISPATCH,
-    DONE_SUM,
     DYNAMIC,
     E_FINISH,
     E_PREEMPT,
@@ -91,7 +89,6 @@ from rota.worlds.serving.kernels.layout import (
     NOW,
     OPEN_ENTRY,
     OUTPUT,
-    OUTSTANDING_TOKENS,
     PADDED,
     PICK,
     PREEMPTED_HERE,
@@ -100,7 +97,6 @@ from rota.worlds.serving.kernels.layout import (
     PREFILL_CONTEXT,
     PREFILL_COUNT,
     PREFILL_PAIRS,
-    PREFILL_RATE,
     PREFILL_REQUESTS,
     PREFILL_SQUARES,
     PREFILL_TOKENS,
@@ -120,7 +116,6 @@ from rota.worlds.serving.kernels.layout import (
     RUNNING_ROOM,
     SCHEDULED,
     SELF,
-    SIZE,
     STAGE,
     STATE,
     STEP,
@@ -131,13 +126,13 @@ from rota.worlds.serving.kernels.layout import (
     VICTIM_WIDTH,
     WATERMARK,
     WHEN_EMPTY,
-    WORK,
     host_floats,
     host_ints,
     job_floats,
     job_ints,
     whole_state,
 )
+from rota.worlds.serving.kernels.outstanding import wait, wait_no_more
 from rota.worlds.serving.kernels.queue import before, first, order_keys, push, remove
 
 IDLE, STARTED, ASK = range(3)  # ASK and more: the kind of keys that are needed is added
@@ -200,6 +195,7 @@ def preempt(state, r, j):
     job[PREEMPTIONS, j] += 1
     host[PREEMPTED_HERE] += 1
     push(state, r, j)
+    wait(state, r, j)
     emit(state, E_PREEMPT, j, r, clock[NOW])
 
 
@@ -361,6 +357,7 @@ def admit(state, r, budget):
                     continue
             break
         remove(state, r, position)
+        wait_no_more(state, r, j)
         if host[PREFIX]:
             call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
             host[LOOKED_TOKENS] += job[TARGET, j]
@@ -543,7 +540,7 @@ def begin(state, r):
 def finish(state, r, j, now):
     """A job has all its tokens."""
     job, seconds = job_ints(state), job_floats(state)
-    host, clock = host_ints(state)[r], host_floats(state)[r]
+    host = host_ints(state)[r]
     if host[ASYNC]:
         job[HELD_BLOCKS, j] = held(state, r, j)
         ints_at(state[A_LAGGING], state[HOSTS], state[RUNNING_ROOM])[r, host[LAGGING]] = j
@@ -557,8 +554,6 @@ def finish(state, r, j, now):
     job[STATE, j] = FINISHED_STATE
     seconds[FINISH, j] = now
     seconds[LAST_TOKEN, j] = now
-    clock[WORK] -= clock[PREFILL_RATE] * job[PROMPT, j] + clock[DECODE_RATE] * seconds[SIZE, j]
-    clock[OUTSTANDING_TOKENS] -= job[PROMPT, j] + seconds[SIZE, j]
     state[FINISHED] += 1
     state[DISPATCH] = 1
     emit(state, E_FINISH, j, r, now)
@@ -578,7 +573,6 @@ def complete_decodes(state, r, now):
     clock[LAST_DECODE] = now
     host[STEP] += 1
     host[CONTEXT_SUM] += host[DECODES]
-    host[DONE_SUM] += host[DECODES]
     host[DECODING_NOW] = 0
     while host[DECODES] > 0 and job[ENDS, heap[0]] == host[STEP]:
         finish(state, r, heap[0], now)

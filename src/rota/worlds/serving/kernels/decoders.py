@@ -19,7 +19,6 @@ from rota.worlds.serving.kernels.layout import (
     CONTEXT_SUM,
     DECODES,
     DECODING,
-    DONE_SUM,
     ENDS,
     EXTREMES,
     FRESH_COUNT,
@@ -93,7 +92,6 @@ def join(state, r, j):
     phase = (host[STEP] - job[BASE, j]) % host[BLOCK_TOKENS]
     ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase] += 1
     host[CONTEXT_SUM] += job[BASE, j]
-    host[DONE_SUM] += job[GENERATED, j]
     heap[host[DECODES]] = j
     host[DECODES] += 1
     sift_up(job, heap, host[DECODES] - 1)
@@ -127,7 +125,6 @@ def drop(state, r, j):
     ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase] -= 1
     steps = host[STEP] - job[JOINED, j]
     host[CONTEXT_SUM] -= job[BASE, j] + steps
-    host[DONE_SUM] -= job[GENERATED, j] + steps
     job[GENERATED, j] += steps
     fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host[FRESH_COUNT]):

@@ -51,7 +51,8 @@ def gather(state, codes, fixed, count, out):
                 out[c, i] = 1.0 if job[STATE, j] == DECODING or job[STATE, j] == PREFILLING else 0.0
             elif code == PREEMPTED:
                 out[c, i] = job[PREEMPTIONS, j]
+            elif code == ATTAINED:
+                out[c, i] = clocks[r, PREFILL_RATE] * prefilled + clocks[r, DECODE_RATE] * tokens
             else:
-                attained = clocks[r, PREFILL_RATE] * prefilled + clocks[r, DECODE_RATE] * tokens
-                whole = clocks[r, PREFILL_RATE] * job[PROMPT, j] + clocks[r, DECODE_RATE] * seconds[SIZE, j]
-                out[c, i] = attained if code == ATTAINED else max(0.0, whole - attained)
+                answer = max(0.0, seconds[SIZE, j] - tokens)
+                out[c, i] = clocks[r, PREFILL_RATE] * (job[PROMPT, j] - prefilled) + clocks[r, DECODE_RATE] * answer

@@ -6,6 +6,7 @@ come first served, whole prompts beside decodes, and max_tokens slots reserved f
 
 from dataclasses import dataclass
 
+from rota.kernel.errors import InputError
 from rota.worlds.serving.batching import RESERVE_FIXED, Batcher, BatchRules, Engine
 
 
@@ -20,6 +21,8 @@ class Orca(Batcher):
     reserve_tokens: int = 0
 
     def rules(self, engine: Engine) -> BatchRules:
+        if self.reserve_tokens < 0:
+            raise InputError(f"orca: reserve_tokens must be at least 0, found {self.reserve_tokens}")
         reserve = self.reserve_tokens or engine.context_limit
         room = engine.kv_blocks * engine.block_tokens
         return BatchRules(reserve=RESERVE_FIXED, reserve_tokens=min(reserve, room))

@@ -7,7 +7,7 @@ decodes, then prompts under way, then new ones, each prompt min(what is left of 
 from dataclasses import dataclass
 
 from rota.kernel.errors import InputError
-from rota.worlds.serving.batching import RESERVE_PROMPT, Batcher, BatchRules, Engine
+from rota.worlds.serving.batching import RESERVE_PROMPT, Batcher, BatchRules, Engine, watermark_blocks
 
 
 @dataclass
@@ -28,6 +28,6 @@ class Sarathi(Batcher):
         return BatchRules(
             budget=self.chunk_tokens,
             chunked=True,
-            watermark_blocks=int(self.watermark * engine.kv_blocks),
+            watermark_blocks=watermark_blocks("sarathi", self.watermark, engine),
             reserve=RESERVE_PROMPT,
         )

@@ -8,7 +8,7 @@ no block is free the last request of the order starts again from the front of th
 
 from dataclasses import dataclass
 
-from rota.worlds.serving.batching import RESERVE_PROMPT, Batcher, BatchRules, Engine
+from rota.worlds.serving.batching import RESERVE_PROMPT, Batcher, BatchRules, Engine, watermark_blocks
 
 
 @dataclass
@@ -26,6 +26,6 @@ class VllmV0(Batcher):
             budget=engine.max_batched_tokens,
             mixed=False,
             padded=True,
-            watermark_blocks=int(self.watermark * engine.kv_blocks),
+            watermark_blocks=watermark_blocks("vllm_v0", self.watermark, engine),
             reserve=RESERVE_PROMPT,
         )

@@ -118,42 +118,112 @@ def non_delay(alternatives, operations, starts, machines, queue, keys, slope, he
     return -1
 
 
+@compiler.inner
+def conflict(alternatives, operations, front, ready, free, patience, found):
+    """The machine of the earliest possible end, and what may be next there, with its job, in `found`; how many.
+
+    With patience 1 whatever could begin before that end: active schedules (Giffler and Thompson 1960). With 0 what can begin first: schedules
+    without delay. Between them, before that share of the time from the one to the other (Bierwirth and Mattfeld 1999).
+    """
+    soonest, where = NEVER, 0
+    for k in range(len(front)):
+        o = front[k]
+        if o < 0:
+            continue
+        for a in range(operations[FIRST, o], operations[LAST, o]):
+            m = alternatives[MACHINE, a]
+            end = max(ready[k], free[m]) + alternatives[DURATION, a]
+            if end < soonest:
+                soonest, where = end, m
+    count, first = 0, NEVER
+    for k in range(len(front)):
+        o = front[k]
+        if o < 0:
+            continue
+        for a in range(operations[FIRST, o], operations[LAST, o]):
+            if alternatives[MACHINE, a] == where:
+                found[0, count], found[1, count] = a, k
+                first = min(first, max(ready[k], free[where]))
+                count += 1
+    kept, last = 0, first + patience * (soonest - first)
+    for c in range(count):
+        a, k = found[0, c], found[1, c]
+        begin = max(ready[k], free[where])
+        at_the_end = patience == 1 and begin + alternatives[DURATION, a] == soonest  # takes no time, at that end itself
+        if begin < last or at_the_end or (begin == first and patience < 1):
+            found[0, kept], found[1, kept] = a, k
+            kept += 1
+    return kept
+
+
+@compiler.inner
+def choose(found, count, ready, keys, slope):
+    """Place in `found` of the least key; of equals the job that joined first."""
+    best, value = 0, np.inf
+    for c in range(count):
+        k = found[1, c]
+        key = keys[found[0, c]] + slope * ready[k]
+        if c == 0 or key < value or (key == value and ready[k] < ready[found[1, best]]):
+            best, value = c, key
+    return best
+
+
+@compiler.inner
+def put(alternatives, operations, front, ready, free, a, k):
+    """An alternative of the job in front k begins as early as it can: when."""
+    m = alternatives[MACHINE, a]
+    begin = max(ready[k], free[m])
+    free[m] = ready[k] = begin + alternatives[DURATION, a]
+    front[k] = operations[NEXT, front[k]]
+    return begin
+
+
 @compiler.njit
-def active(alternatives, operations, starts, machines, keys, slope, heads):
-    """Build an active schedule (Giffler and Thompson 1960): the choice is among those that could begin before the earliest possible end on its machine."""
-    count, jobs = operations.shape[1], len(heads)
-    front = heads.copy()
-    for k in range(jobs):
-        operations[READY, front[k]] = operations[RELEASE, front[k]]
-    for _ in range(count):
-        soonest, where = NEVER, 0
-        for k in range(jobs):
-            o = front[k]
-            if o < 0:
-                continue
-            for a in range(operations[FIRST, o], operations[LAST, o]):
-                m = alternatives[MACHINE, a]
-                end = max(operations[READY, o], machines[FREE, m]) + alternatives[DURATION, a]
-                if end < soonest:
-                    soonest, where = end, m
-        chosen, at, value = -1, 0, np.inf
-        for k in range(jobs):
-            o = front[k]
-            if o < 0:
-                continue
-            for a in range(operations[FIRST, o], operations[LAST, o]):
-                begin = max(operations[READY, o], machines[FREE, where])
-                if alternatives[MACHINE, a] != where or (
-                    begin >= soonest and begin + alternatives[DURATION, a] > soonest
-                ):
-                    continue
-                key = keys[a] + slope * operations[READY, o]
-                if chosen < 0 or key < value or (key == value and operations[READY, o] < operations[READY, front[at]]):
-                    chosen, at, value = a, k, key
-        o = front[at]
-        begin = max(operations[READY, o], machines[FREE, where])
-        starts[0, o], starts[1, o] = begin, chosen
-        machines[FREE, where] = begin + alternatives[DURATION, chosen]
-        front[at] = operations[NEXT, o]
-        if front[at] >= 0:
-            operations[READY, front[at]] = machines[FREE, where]
+def choices(alternatives, operations, starts, keys, slope, heads, forced, machines, patience):
+    """Build a schedule choice by choice, see `conflict`; the first are the alternatives `forced`, the others the rule's."""
+    count = operations.shape[1]
+    front, free = heads.copy(), np.zeros(machines, np.int64)
+    ready = operations[RELEASE][heads]
+    found = np.empty((2, alternatives.shape[1]), np.int64)
+    for step in range(count):
+        open_now = conflict(alternatives, operations, front, ready, free, patience, found)
+        c = 0
+        if step < len(forced):
+            while found[0, c] != forced[step]:
+                c += 1
+        else:
+            c = choose(found, open_now, ready, keys, slope)
+        a = found[0, c]
+        o = alternatives[OPERATION, a]
+        starts[0, o], starts[1, o] = put(alternatives, operations, front, ready, free, a, found[1, c]), a
+
+
+@compiler.njit
+def branch(alternatives, operations, keys, slope, front, ready, free, patience, spread, origin, children, ends):
+    """For partial schedules (rows of `front`, `ready`, `free`): their `spread` best next choices, each completed by the rule.
+
+    Out, a row a child, how many is returned: `origin` parent, alternative, job; `children` (child, 2 jobs + machines) front, ready, free; `ends` (child, jobs).
+    """
+    jobs, count = front.shape[1], 0
+    found = np.empty((2, alternatives.shape[1]), np.int64)
+    later = np.empty((2, alternatives.shape[1]), np.int64)
+    for parent in range(len(front)):
+        choices = conflict(alternatives, operations, front[parent], ready[parent], free[parent], patience, found)
+        for _ in range(min(spread, choices)):
+            c = choose(found, choices, ready[parent], keys, slope)
+            a, k = found[0, c], found[1, c]
+            choices -= 1
+            found[0, c], found[1, c] = found[0, choices], found[1, choices]
+            f, r, m = front[parent].copy(), ready[parent].copy(), free[parent].copy()
+            put(alternatives, operations, f, r, m, a, k)
+            origin[count, 0], origin[count, 1], origin[count, 2] = parent, a, k
+            children[count, :jobs], children[count, jobs : 2 * jobs], children[count, 2 * jobs :] = f, r, m
+            while True:
+                rest = conflict(alternatives, operations, f, r, m, patience, later)
+                if rest == 0:
+                    break
+                c = choose(later, rest, r, keys, slope)
+                put(alternatives, operations, f, r, m, later[0, c], later[1, c])
+            ends[count] = r
+            count += 1
+    return count

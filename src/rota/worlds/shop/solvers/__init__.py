@@ -8,6 +8,7 @@ from rota.worlds.shop.solver import Solver
 
 SOLVERS: Mapping[str, str] = {
     "rule": "rota.worlds.shop.solvers.rule:Dispatch",  # rule:mwkr names the rule; shops of chains
+    "beam": "rota.worlds.shop.solvers.beam:Beam",  # beam:mwkr; shops of chains, any objective
     "tabu": "rota.worlds.shop.solvers.tabu:Tabu",  # job shop: makespan, maximum lateness
     "flexible_tabu": "rota.worlds.shop.solvers.flexible_tabu:FlexibleTabu",  # flexible job shop, makespan
     "project": "rota.worlds.shop.solvers.project:ProjectSearch",  # RCPSP, makespan

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import generator
 from rota.worlds.shop.kernels import jobshop
-from rota.worlds.shop.model import NEVER, Ints, Problem
-from rota.worlds.shop.schedule import Schedule
+from rota.worlds.shop.model import Ints, Problem
+from rota.worlds.shop.schedule import Schedule, values
 from rota.worlds.shop.solver import HEARTBEAT, Limit, Solver, Step, Steps
 from rota.worlds.shop.solvers.tabu import Shop, shop_of
 
@@ -78,26 +77,9 @@ class Worth:
 
     def __call__(self, line: Ints) -> int:
         """The value when everything begins as early as the line lets it."""
-        shop, jobs = self.shop, self.problem.jobs
+        shop = self.shop
         start = jobshop.starts(line, shop.job_before, shop.machine, shop.duration, shop.head, shop.machines)
-        done = start[shop.jobs_last] + shop.duration[shop.jobs_last]
-        total = 0
-        for name, factor in self.problem.objective.terms:
-            weight = jobs.weight if name.startswith("weighted") else np.ones_like(jobs.weight)
-            lateness = np.where(jobs.due < NEVER, done - jobs.due, -NEVER)
-            part: npt.NDArray[np.int64] | np.int64
-            if name == "makespan":
-                part = done.max(initial=0)
-            elif name.endswith("flow_time"):
-                part = (weight * (done - jobs.release)).sum()
-            elif name.endswith("tardiness"):
-                part = (weight * np.maximum(lateness, 0)).sum()
-            elif name.endswith("number_late"):
-                part = weight[lateness > 0].sum()
-            else:
-                part = lateness.max()
-            total += factor * int(part)
-        return total
+        return int(values(self.problem, start[shop.jobs_last] + shop.duration[shop.jobs_last]))
 
 
 class Annealing(Solver):
