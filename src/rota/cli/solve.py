@@ -20,6 +20,8 @@ def problem_of(what: str, objective: str | None, form: str | None = None) -> Pro
     path = Path(what.rpartition("#")[0] or what)
     if path.exists() or Path(what).exists() or (canonical(what) is None and ("." in what or "/" in what)):
         return read(what, format=form, objective=objective)
+    if form is not None:
+        raise InputError(f"--format {form}: is for files, and '{what}' is a published name; leave it out")
     problem = instance(what)
     return problem if objective is None else problem.with_objective(objective)
 

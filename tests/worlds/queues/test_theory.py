@@ -48,6 +48,23 @@ def assert_agrees(found: tuple[float, float], expected: float, within: float = 0
     assert half < within * expected * 2
 
 
+def test_equals_share_several_servers() -> None:
+    """Memoryless sizes: least attained service on many servers keeps as many jobs as any rule that knows no sizes; also late, when the clock is coarse."""
+    rng, jobs, servers = np.random.default_rng(3), 8000, 3
+    law = parse_distribution("exponential")
+    work = make_workload(
+        1e6 + np.cumsum(rng.exponential(1 / (0.8 * servers), jobs)), law.draw(rng.random((law.uniforms, jobs)))
+    )
+    found = {}
+    for order in ("las", "fcfs"):
+        run = Simulation(work, alike(servers), Roles(ORDERS[order](), PLACES["random"]()))
+        run.run()
+        found[order] = (run.seconds[at.FINISH] - run.seconds[at.ARRIVAL])[jobs // 10 :]
+    half = batch_half_width(found["las"] - found["fcfs"])
+    assert abs(found["las"].mean() - found["fcfs"].mean()) < 2 * half
+    assert half < 0.2
+
+
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("order", ["fcfs", "lcfs", "random", "srpt", "psjf", "sjf", "las", "processor_sharing"])
 def test_one_server(order: str, law: str) -> None:

@@ -96,6 +96,20 @@ def test_the_same_jobs_for_every_policy_and_little() -> None:
     assert first.metrics["response_mean"] == pytest.approx(1 / 0.3, rel=0.1)
 
 
+@pytest.mark.parametrize("order", ["fcfs", "sjf", "srpt", "psjf", "las"])
+@pytest.mark.parametrize("servers", [1, 3])
+def test_littles_law_of_the_waiting(order: str, servers: int) -> None:
+    """Those that wait are those that are not in service, also after they were displaced."""
+    jobs = 3000 if order == "las" and servers > 1 else 40_000
+    document = scenario(workload={**BASE["workload"], "jobs": jobs}, servers={"count": servers}, warm_up={"share": 0.0},
+                        policies=[{"name": order, "order": order}])  # fmt: skip
+    metrics = run(document).metrics
+    assert metrics["number_waiting"] == pytest.approx(metrics["waiting_mean"] * metrics["throughput"], rel=0.02)
+    assert metrics["number_in_system"] - metrics["number_waiting"] == pytest.approx(
+        servers * metrics["utilisation"], rel=0.02
+    )
+
+
 def test_load_counts_all_servers_classes_and_operations() -> None:
     classes = [
         {"name": "a", "share": 3, "service": "exponential"},

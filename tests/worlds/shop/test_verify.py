@@ -106,7 +106,7 @@ CASES: dict[str, tuple[Callable[[], Problem], Schedule, Schedule, str]] = {
     "non-renewable": (budget, at([0, 0], [2, 2], [0, 2]), at([0, 0], [1, 1], [1, 3]), "4 units are consumed, there are 3"),
     "one at a time": (lambda: open_shop([[2, 2]]), at([2, 0]), at([0, 1]), "job job0"),
     "permutation": (
-        lambda: flow_shop([[2, 2], [2, 2]]), at([0, 2, 2, 4]), at([0, 6, 2, 4]), "place 1 is job job0 on machine machine0 and job job1",
+        lambda: flow_shop([[2, 2], [2, 2]]), at([0, 2, 2, 4]), at([0, 6, 2, 4]), "one order: job. before job. before job.",
     ),
 }  # fmt: skip
 

@@ -169,10 +169,18 @@ def _levels(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, 
         until = np.where(np.isnan(finish), end, finish)
         stay = np.clip(np.minimum(until, end) - np.maximum(arrival, begin), 0.0, None)
         found["number_in_system"] = float(stay[inside].sum() / (end - begin))
-        served = np.where(np.isnan(rows["start"]), until, rows["start"])
-        wait = np.clip(np.minimum(served, end) - np.maximum(arrival, begin), 0.0, None)
-        found["number_waiting"] = float(wait[inside].sum() / (end - begin))
+        found["number_waiting"] = float((stay * _waiting_share(run, rows, until))[inside].sum() / (end - begin))
     return found
+
+
+def _waiting_share(run: Simulation, rows: Mapping[str, npt.NDArray[Any]], until: FloatColumn) -> FloatColumn:
+    """The part of each job's stay that it waits, as `waiting` has it, also for jobs of the warm-up."""
+    stay = until - rows["arrival"]
+    begun = np.where(np.isnan(rows["start"]), until, rows["start"]) - rows["arrival"]
+    known = np.isfinite(rows["finish"]) & _one_speed(run)
+    waited = np.where(known, stay - run.seconds[at.SIZE], begun)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(stay > 0, np.clip(waited / stay, 0.0, 1.0), 0.0)
 
 
 def batch_half_width(values: FloatColumn, batches: int = BATCHES) -> float:

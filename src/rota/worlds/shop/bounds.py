@@ -209,6 +209,8 @@ class _Relaxation:
         problem, modes = self.problem, self.problem.modes
         found = []
         mode = np.repeat(np.arange(len(modes)), np.diff(modes.offsets))
+        ended = problem.operations.frozen_end[modes.operation] >= 0
+        duration = np.where(ended, self.duration[modes.operation], modes.duration)
         groups: list[tuple[str, list[int]]] = [
             (f"resource {problem.resources.names[r]}", [r])
             for r in np.flatnonzero(problem.resources.kind == RENEWABLE).tolist()
@@ -219,7 +221,7 @@ class _Relaxation:
         for name, group in groups:
             work = np.zeros(len(modes), np.int64)
             inside = np.isin(modes.resource, group)
-            np.add.at(work, mode[inside], modes.amount[inside] * modes.duration[mode[inside]])
+            np.add.at(work, mode[inside], modes.amount[inside] * duration[mode[inside]])
             work[~problem.executable] = NEVER
             least = np.minimum.reduceat(work, problem.mode_offsets[:-1])
             members = np.flatnonzero(least > 0)

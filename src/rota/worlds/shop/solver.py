@@ -56,6 +56,9 @@ class Solver(Plan):
 
     counts: ClassVar[str] = "iterations"  # what Limit.work counts
     proves: ClassVar[bool] = False  # whether it can finish with a proof
+    takes: ClassVar[str] = (
+        ""  # what may be written after its name, as in rule:mwkr; it is the constructor's first argument
+    )
 
     def refuses(self, problem: Problem) -> str | None:
         """Why this solver cannot take a problem, in words that complete "tabu: ..."; None when it can."""
@@ -63,6 +66,10 @@ class Solver(Plan):
 
     def prepare(self, problem: Problem) -> None:
         """Compile or import what a solve needs, before the clock starts."""
+
+    def rehearse(self, problem: Problem) -> None:
+        """A `prepare` that does one unit of work and forgets it."""
+        next(iter(self.solve(problem, Limit(work=1))), None)
 
     def solve(self, problem: Problem, limit: Limit, start: Schedule | None = None) -> Steps:  # type: ignore[override]
         """Search, beginning from `start` where it is given (a feasible schedule, or a frozen part's continuation)."""

@@ -360,7 +360,8 @@ def horizon(problem: "Problem") -> int:
     row = np.repeat(problem.modes.operation, np.diff(problem.modes.offsets))
     setup = np.zeros(len(operations), np.int64)
     np.maximum.at(setup, row, largest[problem.modes.resource])
-    lags = sum(int(x) for x in np.maximum(links.least, 0))
+    # A greatest lag below 0 keeps the first operation waiting for the second, as a least lag does the second for the first.
+    lags = sum(np.maximum(links.least, 0).tolist()) + sum(np.maximum(-links.most, 0).tolist())
     moving = int(problem.transport.max(initial=0)) * len(operations)
     return last + int(sum(problem.longest.tolist()) + sum(setup.tolist()) + lags + moving)
 

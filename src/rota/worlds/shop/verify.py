@@ -3,8 +3,9 @@
 Each broken rule is one line. An empty list means that every rule of `model.py` holds and that the value is as claimed.
 """
 
-from collections.abc import Iterator
-from itertools import combinations, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import groupby, pairwise, permutations
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from rota.worlds.shop.model import (
     Problem,
 )
 from rota.worlds.shop.schedule import Schedule, Solution
+
+Row = tuple[int, ...]
 
 
 def verify(problem: Problem, schedule: Schedule, value: int | None = None) -> list[str]:
@@ -168,23 +171,44 @@ class _Check:
         moments = [self.start[each] - self.moving(index, each) for each in self.followers.get(index, ())]
         return int(max([self.end[index], *moments]))
 
+    def setup(self, machine: int, before: int, after: int) -> int:
+        """Time between operations of two families on a machine; 0 where it has none, or an operation has none."""
+        setups, size = self.problem.setups, int(self.problem.setups.families[machine])
+        return (
+            int(setups.time[setups.offsets[machine] + before * size + after]) if size and min(before, after) >= 0 else 0
+        )
+
+    def may_follow(self, machine: int, before: Row, after: Row) -> bool:
+        """Whether one operation (start, end, number, family) can be next after another on a machine."""
+        return after[0] >= self.leaves(before[2], machine) + self.setup(machine, before[3], after[3])
+
+    def untied(self, rows: Sequence[Row], follows: Callable[[Row, Row], bool]) -> list[Row]:
+        """Rows (start, end, ...) by time. Those that take no time at the same moment are put so that each may follow the one before, if they can be."""
+        groups = [list(group) for _, group in groupby(sorted(rows), key=lambda row: row[:2])]
+        found: list[list[Row]] = [[]]  # for each possible last row one order up to it
+        for group in groups:
+            ways = permutations(group) if 1 < len(group) <= 7 and group[0][0] == group[0][1] else [tuple(group)]
+            longer = [[*order, *way] for way in ways for order in found]
+            allowed = [order for order in longer if all(follows(a, b) for a, b in pairwise(order[-len(group) - 1 :]))]
+            found = list({order[-1]: order for order in allowed or longer[:1]}.values())
+        return found[0]
+
     def machines(self) -> Iterator[str]:
         """One operation at a time on each machine, with the setups between them."""
         problem = self.problem
         users = self.users()
         for machine in np.flatnonzero(problem.resources.kind == MACHINE).tolist():
             name = problem.resources.names[machine]
-            order = sorted((self.start[i], self.end[i], i, family) for i, _, family in users[machine])
             size, setups = int(problem.setups.families[machine]), problem.setups
+            rows = [(self.start[i], self.end[i], i, family) for i, _, family in users[machine]]
+            order = self.untied(rows, lambda a, b, m=machine: self.may_follow(m, a, b))  # type: ignore[misc]
             if order and size and order[0][3] >= 0:
                 start, _, index, family = order[0]
                 needed = int(setups.initial[setups.initial_offsets[machine] + family])
                 if start < needed:
                     yield f"machine {name}: operation {self.names[index]} starts at {start}, its first setup takes {needed}"
             for (_, _, first, before), (start, _, second, after) in pairwise(order):
-                setup = 0
-                if size and before >= 0 and after >= 0:
-                    setup = int(setups.time[setups.offsets[machine] + before * size + after])
+                setup = self.setup(machine, before, after)
                 free = self.leaves(first, machine)
                 if start < free + setup:
                     reason = f" and a setup of {setup}" if setup else ""
@@ -242,7 +266,8 @@ class _Check:
         """Operations of such a job never overlap."""
         for job in np.flatnonzero(self.problem.jobs.one_at_a_time).tolist():
             mine = [index for index, owner in enumerate(self.job) if owner == job]
-            order = sorted((self.start[index], self.end[index], index) for index in mine)
+            rows = [(self.start[index], self.end[index], index) for index in mine]
+            order = self.untied(rows, lambda a, b: b[0] >= a[1] + self.moving(a[2], b[2]))
             for (_, end, first), (start, _, second) in pairwise(order):
                 moving = self.moving(first, second)
                 if start < end + moving:
@@ -255,20 +280,26 @@ class _Check:
         """All machines take the jobs in one order."""
         if not self.problem.permutation:
             return
-        orders: list[tuple[str, list[int]]] = []
+        orders: list[
+            tuple[str, list[tuple[tuple[int, int], int]]]
+        ] = []  # per machine ((start, end), job), first visits
         for machine, rows in enumerate(self.users()):
             if self.problem.resources.kind[machine] == MACHINE:
-                order = sorted((self.start[i], self.end[i], self.job[i]) for i, _, _ in rows)
-                orders.append((self.problem.resources.names[machine], list(dict.fromkeys(job for _, _, job in order))))
-        for (name, before), (other, after) in combinations(orders, 2):
-            both = set(before) & set(after)
-            left, right = [j for j in before if j in both], [j for j in after if j in both]
-            if left != right:
-                at = next(k for k in range(len(left)) if left[k] != right[k])
-                jobs = self.problem.jobs.names
-                yield (
-                    f"permutation: place {at + 1} is job {jobs[left[at]]} on machine {name} and job {jobs[right[at]]} on {other}"
-                )
+                first: dict[int, tuple[int, int]] = {}
+                for start, end, job in sorted((self.start[i], self.end[i], self.job[i]) for i, _, _ in rows):
+                    first.setdefault(job, (start, end))
+                orders.append((self.problem.resources.names[machine], [(span, job) for job, span in first.items()]))
+        before: dict[int, set[int]] = {}
+        for _, order in orders:
+            groups = [[job for _, job in group] for _, group in groupby(order, key=lambda row: row[0])]
+            for left, right in pairwise(groups):  # jobs that take no time at the same moment are in either order
+                for job in right:
+                    before.setdefault(job, set()).update(left)
+        try:
+            TopologicalSorter(before).prepare()
+        except CycleError as error:
+            names = " before ".join(self.problem.jobs.names[job] for job in error.args[1])
+            yield f"permutation: the machines do not take the jobs in one order: {names}"
 
     def value(self) -> int:
         """The weighted sum of criteria, job by job."""

@@ -190,13 +190,16 @@ def next_event(state, seconds, queue, present, server, server_seconds, q, first,
 
 
 @compiler.inner
-def meet(seconds, queue, present, q):
-    """Make those equal who have met but for rounding."""
+def meet(seconds, queue, present, q, now):
+    """Make those equal who have met but for rounding: of what they attained, or of the clock, which cannot show a shorter time."""
     for i in range(queue[PRESENT_COUNT, q]):
         job = present[q, i]
         for p in range(i):
             other = present[q, p]
-            if abs(seconds[ATTAINED, job] - seconds[ATTAINED, other]) <= 1e-12 * seconds[ATTAINED, other]:
+            apart = abs(seconds[ATTAINED, job] - seconds[ATTAINED, other])
+            if apart <= max(
+                1e-12 * seconds[ATTAINED, other], 1e-15 * now * max(seconds[RATE, job], seconds[RATE, other])
+            ):
                 seconds[ATTAINED, job] = seconds[ATTAINED, other]
 
 
@@ -551,7 +554,7 @@ def advance_asked(state, limit):
                         done += 1
             serve(counts, jobs, seconds, queue, present, server, server_seconds, q, first, last, now)
             if state[MEETS]:
-                meet(seconds, queue, present, q)
+                meet(seconds, queue, present, q, now)
             for d in range(done):
                 job = rows[d]
                 for i in range(queue[PRESENT_COUNT, q]):

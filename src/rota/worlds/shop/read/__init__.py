@@ -66,7 +66,7 @@ def read(
     try:
         problem = weighted_tardiness(source, index, jobs) if name == "tardiness" else FORMATS[name].read(source, index)
     except InputError as error:
-        found = detect.recognise(source)
+        found = detect.recognise(source, name)
         if found is not None and found != name:
             raise InputError(f"{error}; it looks like format {found} ({FORMATS[found].about})") from None
         raise
@@ -77,9 +77,9 @@ def read(
 
 def _format_of(source: Source, path: Path) -> str:
     """The format that the content shows; where it shows none, the one that the file's ending promises."""
-    found = detect.recognise(source)
     endings = [suffix.lower() for suffix in path.suffixes if suffix != ".gz"]
     promised = next((name for name, each in FORMATS.items() if endings and endings[-1] in each.endings), None)
+    found = detect.recognise(source, promised)
     if found is None:
         return promised or detect.closest(source)
     if promised is not None and promised != found:

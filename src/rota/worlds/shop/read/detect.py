@@ -1,14 +1,18 @@
 """Which format a text is in, from its structure alone."""
 
-from rota.worlds.shop.read.shop_text import taillard_blocks
+from rota.worlds.shop.read.shop_text import is_flow_shop, taillard_blocks
 from rota.worlds.shop.read.source import Source
 from rota.worlds.shop.read.tardiness_text import size_in_name
 
 Numbers = list[list[int]]
 
 
-def recognise(source: Source) -> str | None:
-    """The name of the format whose structure the whole text has; None where none fits."""
+def recognise(source: Source, promised: str | None = None) -> str | None:
+    """The name of the format whose structure the whole text has; None where none fits.
+
+    Numbers alone may fit two formats. Then it is the one that the file's ending promised, or else a job shop where every job
+    visits every machine once. Raises InputError where that does not tell.
+    """
     text = source.text.lstrip()
     if text.startswith(("{", "[")):
         return "json"
@@ -26,10 +30,16 @@ def recognise(source: Source) -> str | None:
     numbers = _numbers(source)
     if numbers is None:
         return "taillard" if _plain_taillard(source) else None
-    for name, fits in (("standard", _standard), ("fjs", _flexible), ("patterson", _patterson)):
-        if fits(numbers):
-            return name
-    return "taillard" if _plain_taillard(source) else None
+    fitting = [
+        name for name, fits in (("standard", _standard), ("fjs", _flexible), ("patterson", _patterson)) if fits(numbers)
+    ]
+    if _plain_taillard(source):
+        fitting.append("taillard")
+    if promised in fitting:
+        return promised
+    if len(fitting) > 1 and not (fitting[0] == "standard" and _visits_all_once(numbers)):
+        source.fail(None, f"could be {' or '.join(fitting)}: say which with --format")
+    return fitting[0] if fitting else None
 
 
 def closest(source: Source) -> str:
@@ -62,7 +72,13 @@ def _standard(rows: Numbers) -> bool:
     if len(rows[0]) != 2:
         return False
     jobs, machines = rows[0]
-    return len(rows) == jobs + 1 and all(len(row) == 2 * machines for row in rows[1:])
+    return len(rows) == jobs + 1 and all(
+        len(row) == 2 * machines and all(0 <= machine < machines for machine in row[::2]) for row in rows[1:]
+    )
+
+
+def _visits_all_once(rows: Numbers) -> bool:
+    return all(sorted(row[::2]) == list(range(rows[0][1])) for row in rows[1:])
 
 
 def _flexible(rows: Numbers) -> bool:
@@ -93,11 +109,13 @@ def _patterson(rows: Numbers) -> bool:
 
 
 def _plain_taillard(source: Source) -> bool:
-    """``jobs machines``, then two matrices, with or without their headings."""
+    """``jobs machines``, then two matrices or that of a flow shop, with or without their headings."""
     try:
         blocks = taillard_blocks(source)
         (_, head), rows = blocks[0]
         jobs, machines = int(head[0]), int(head[1])
     except (IndexError, ValueError):
         return False
-    return len(blocks) == 1 and len(rows) == 2 * jobs and all(len(words) == machines for _, words in rows)
+    flow = is_flow_shop(rows, jobs, machines)
+    width = jobs if flow else machines
+    return len(blocks) == 1 and (flow or len(rows) == 2 * jobs) and all(len(words) == width for _, words in rows)

@@ -167,7 +167,10 @@ class _Reader:
             self.source.fail(line, f"setups of {name}: expected an object with times")
         self._keys(row, "setups", ("families", "times", "initial"))
         times = self._list(row, "times", row.line)
-        families = [str(each) for each in row.get("families", range(len(times)))]
+        given = row.get("families", list(range(len(times))))
+        if not isinstance(given, list):
+            self.source.fail(row.line, f"setups of {name}: families must be a list of names, found {given!r}")
+        families = [str(each) for each in given]
         if len(families) != len(times) or not all(isinstance(each, list) for each in times):
             self.source.fail(
                 row.line, f"setups of {name}: {len(families)} families need as many rows of times, found {len(times)}"

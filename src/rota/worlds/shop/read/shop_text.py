@@ -56,7 +56,7 @@ def taillard(source: Source, index: int) -> Problem:
     jobs, machines = _sizes(source, head)
     name = source.stem if len(blocks) == 1 else f"{source.stem}#{index + 1}"
     builder = _with_machines(source, machines, name)
-    if len(rows) == machines and len(rows) != 2 * jobs:  # a row a machine: a flow shop
+    if is_flow_shop(rows, jobs, machines):
         builder.permutation = True
         times = [_matrix_row(source, row, jobs, f"machine {r}") for r, row in enumerate(rows)]
         routes = [list(range(machines))] * jobs
@@ -98,6 +98,12 @@ def taillard_blocks(source: Source) -> list[tuple[Row, list[Row]]]:
         else:
             blocks[-1][1].append(row)
     return blocks
+
+
+def is_flow_shop(rows: list[Row], jobs: int, machines: int) -> bool:
+    """A row a machine with a number a job; a job shop has two rows a job with a number a machine."""
+    both = len(rows) == machines == 2 * jobs
+    return len(rows) == machines and (not both or all(len(words) == jobs for _, words in rows))
 
 
 def _matrix_row(source: Source, row: Row, width: int, what: str) -> list[int]:

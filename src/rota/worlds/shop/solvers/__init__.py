@@ -36,4 +36,6 @@ def solver(name: str) -> Solver:
     """A solver by name, ``"tabu"``, or with its one text parameter, ``"rule:mwkr"``. Raises InputError."""
     head, _, argument = name.partition(":")
     made = solver_class(head)
+    if argument and not made.takes:
+        raise InputError(f"solver: {head} takes nothing after its name, found '{argument}'")
     return made(*([argument] if argument else []))

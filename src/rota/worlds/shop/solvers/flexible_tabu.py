@@ -105,6 +105,9 @@ class FlexibleTabu(Solver):
             return f"does not know {', '.join(sorted(problem.features - {'release', 'due', 'weights'}))}"
         return None
 
+    def prepare(self, problem: Problem) -> None:
+        self.rehearse(problem)
+
     def solve(self, problem: Problem, limit: Limit, start: Schedule | None = None) -> Steps:  # type: ignore[override]
         search = _Search(self, problem, limit)
         try:

@@ -61,6 +61,9 @@ class IteratedGreedy(Solver):
             return "takes flow shops where no job waits anywhere, or jobs may wait everywhere"
         return None
 
+    def prepare(self, problem: Problem) -> None:
+        self.rehearse(problem)
+
     def solve(self, problem: Problem, limit: Limit, start: Schedule | None = None) -> Steps:  # type: ignore[override]
         pool = ThreadPoolExecutor(limit.workers)
         try:
@@ -140,7 +143,9 @@ def _search(
             value = shop.value(sequence)
             for worker in workers:
                 worker.adopt(sequence, value)
-        left = chunk if limit.work is None else max(1, min(chunk, (limit.work - work) // len(workers)))
+        left = chunk if work else 1  # the first sequence at once
+        if limit.work is not None:
+            left = max(1, min(left, (limit.work - work) // len(workers)))
         tasks = [pool.submit(worker.run, left) for worker in workers]
         sent = None
         while wait(tasks, timeout=HEARTBEAT).not_done:

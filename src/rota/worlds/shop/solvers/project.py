@@ -126,6 +126,9 @@ class ProjectSearch(Solver):
             return f"counts time in units, and this project may last {units} of them; at most {LONGEST}"
         return None
 
+    def prepare(self, problem: Problem) -> None:
+        self.rehearse(problem)
+
     def solve(self, problem: Problem, limit: Limit, start: Schedule | None = None) -> Steps:  # type: ignore[override]
         pool = ThreadPoolExecutor(limit.workers)
         try:

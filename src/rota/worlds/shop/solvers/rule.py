@@ -28,6 +28,7 @@ class Dispatch(Solver):
     """
 
     counts = "schedules"
+    takes = "a rule"
 
     def __init__(self, rule: str = "fdd_mwkr", noise: float = 0.1) -> None:
         if noise < 0:

@@ -67,6 +67,7 @@ class SingleRule(Solver):
     """One heuristic for total tardiness."""
 
     counts = "schedules"
+    takes = "a heuristic"
 
     def __init__(self, heuristic: str = "mddc") -> None:
         if heuristic not in HEURISTICS:
