@@ -305,8 +305,7 @@ def _knew(run: Simulation, case: Case) -> str:
         for name in (*member.reads, *getattr(member, "reads_job", ())):
             text = str(run._columns[name]) if name in run._columns and isinstance(member, Order) else name
             if isinstance(member, Place) and name in ("work", "outstanding_tokens"):
-                answers = {"hidden": "answers hidden", "estimated": f"answers estimated by {run.quality.by}"}
-                text += f" ({answers[run.quality.quality]})" if run.quality.quality in answers else ""
+                text += "" if run.quality.quality == "exact" else f" (answers {run.quality.quality})"
             if text not in words and name != "id":
                 words.append(text)
     return ", ".join(words) or "nothing"
