@@ -13,7 +13,7 @@ install: $(STAMP)  ## make .venv with rota and everything it is developed with
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray,solve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray,route,solve]'
 	@touch $@
 
 demo: install  ## a day of chat and code traffic on four replicas under eight policies, with a report
