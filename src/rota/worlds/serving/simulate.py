@@ -1,7 +1,7 @@
 """The fleet in time: it runs until a policy must be asked, shows the table, and takes the answer back."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 from rota.kernel.decisions import Order, Place, Policy, hooks
 from rota.kernel.errors import PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
+from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
+from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Plan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.timing.model import Timing
@@ -64,6 +66,8 @@ class Replica:
     max_outstanding: int = UNLIMITED
     prefill_rate: float = 0.0  # seconds of work a prompt token, for `size` and `work`
     decode_rate: float = 0.0  # seconds of work an output token
+    role: str = MIXED  # or prefill, decode
+    kv_bytes: float = 0.0  # of a token, on all its GPUs
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,12 @@ class Roles:
     route: Place
     hold: Order
     victim: Order | None = None
+    decode: Place | None = None  # where a prompt goes on that was computed on a prefill host
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        for policy in (self.route, self.hold, self.order, self.victim):
+        for policy in (self.route, self.hold, self.order, self.victim, self.decode):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found
@@ -104,6 +109,7 @@ class Simulation:
         quality: How that was obtained, for the columns `output_tokens`, `size` and `remaining`.
         think: Closed loop: seconds between an answer and its user's next request, a row a request.
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
+        plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
     """
 
     workload: Workload
@@ -113,6 +119,7 @@ class Simulation:
     quality: Column = field(default_factory=lambda: Column("output_tokens", "tokens", "length of the answer"))
     think: FloatColumn | None = None
     concurrency: int = 0
+    plan: Plan | None = None
 
     def __post_init__(self) -> None:
         self.questions = Questions()
@@ -175,7 +182,8 @@ class Simulation:
             row[at.TIMING_PARAMETERS] = replica.timing.parameters.ctypes.data
             row[at.EXTREMES], row[at.PREFIX] = replica.timing.kind == "llmservingsim", replica.prefix_caching
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
-            clock[at.REVIEW_AT] = np.inf
+            clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
+            row[at.ROLE] = ROLES[replica.role]
         self.state[at.HOSTS] = len(fleet)
         self.state[at.CLASS_ROOM] = max(replica.block_tokens for replica in fleet)
         self.state[at.RUNNING_ROOM] = max(replica.max_running for replica in fleet) + 1
@@ -231,17 +239,25 @@ class Simulation:
         slots = int(self.state[at.RUNNING_ROOM]) if caching else 1
         room = 1 << (2 * blocks).bit_length()
         self.state[[at.BLOCK_ROOM, at.TABLE_ROOM, at.MAP_ROOM]] = blocks, table, room
-        fields = self._own(at.A_BLOCKS, np.full((hosts, 4, blocks), -1, np.int64))
-        for r, replica in enumerate(self.replicas if caching else ()):
-            count = replica.kv_blocks
-            fields[r, 1] = 0
-            fields[r, 2, :count] = np.arange(-1, count - 1)
-            fields[r, 3, : count - 1] = np.arange(1, count)
-            self.hosts[r, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
+        self._own(at.A_BLOCKS, np.full((hosts, 4, blocks), -1, np.int64))
         self._own(at.A_TABLES, np.zeros((hosts, slots, table), np.int64))
-        self._own(at.A_SLOTS, np.tile(np.arange(slots), (hosts, 1)))
+        self._own(at.A_SLOTS, np.zeros((hosts, slots), np.int64))
         self._own(at.A_MAP_KEYS, np.full((hosts, room), -1, np.int64))
         self._own(at.A_MAP_VALUES, np.zeros((hosts, room), np.int64))
+        for r in range(hosts if caching else 0):
+            self._empty_cache(r)
+
+    def _empty_cache(self, host: int) -> None:
+        """All blocks of a host are free and hold nothing."""
+        count, slots = self.replicas[host].kv_blocks, int(self.state[at.RUNNING_ROOM])
+        fields = self._arrays[at.A_BLOCKS][host]
+        fields[:] = -1
+        fields[1] = 0
+        fields[2, :count] = np.arange(-1, count - 1)
+        fields[3, : count - 1] = np.arange(1, count)
+        self.hosts[host, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
+        self._arrays[at.A_SLOTS][host] = np.arange(slots)
+        self._arrays[at.A_MAP_KEYS][host] = -1
 
     # -- what policies see ----------------------------------------------------------------------------------------
 
@@ -333,9 +349,32 @@ class Simulation:
         state[at.HOOKS] = any(self._hooked.values()) or bool(self._progress)
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
-        state[at.GLOBAL] = asked or limited or state[at.HOOKS] or self.concurrency > 0 or self._line_matters()
+        self.fleet = self._together()
+        state[at.GLOBAL] = (
+            asked
+            or limited
+            or self.fleet is not None
+            or state[at.HOOKS]
+            or self.concurrency > 0
+            or self._line_matters()
+        )
         self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
         self._plans: dict[int, _Plan] = {}
+
+    def _together(self) -> Fleet | None:
+        """What acts on several hosts, where anything does."""
+        split = any(replica.role != MIXED for replica in self.replicas)
+        if self.plan is None and not split:
+            self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
+            return None
+        self.state[at.STOP_ROOM] = len(self.workload) + 2 * int(self.state[at.RUNNING_ROOM])
+        self._own(at.A_STOPS, np.zeros((int(self.state[at.STOP_ROOM]), 2), np.int64))
+        plan = self.plan or Plan()
+        return Fleet(
+            self,
+            replace(plan, kv_bytes=[replica.kv_bytes for replica in self.replicas]),
+            self.roles.decode or LeastOutstanding(),
+        )
 
     def _line_matters(self) -> bool:
         """Whether a router that never has to wait yet changes the order of requests that come together, or keeps some for ever."""
@@ -382,13 +421,14 @@ class Simulation:
         Raises:
             PolicyError: a policy's answer is no answer.
         """
-        state = self.state
+        state, fleet = self.state, self.fleet
         while True:
             if state[at.ASK_ROWS] and not self._settle(state):
                 raise PolicyError(
                     f"{self._asked_name()}: keys at {self.clock[0]:g} s contain NaN; answer with finite numbers or inf"
                 )
-            code = self._advance(state, until)
+            due = np.inf if fleet is None else fleet.next()
+            code = self._advance(state, min(until, due))
             if state[at.EVENT_COUNT]:
                 self._deliver()
             if self._progress:
@@ -399,8 +439,68 @@ class Simulation:
                 self._ask_place()
             elif code == at.GROW:
                 self._lines(2 * int(state[at.QUEUE_ROOM]))
-            elif code != at.EVENTS:
+            elif code == at.STOPS and fleet is not None:
+                fleet.stops()
+            elif code == at.EVENTS:
+                continue
+            elif fleet is None or due > until or due == np.inf or self._over(code):
                 return
+            else:
+                fleet.act(due)
+
+    def _over(self, code: int) -> bool:
+        """Whether nothing that is still to come changes anything."""
+        done = self.state[at.FINISHED] == self.state[at.JOBS]
+        return bool(done or (code == at.DONE and self.fleet is not None and self.fleet.idle))
+
+    # -- what the fleet does --------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        return float(self.clock[at.NOW_CLOCK])
+
+    def take_stops(self) -> list[tuple[int, int]]:
+        """(kind, request) of all that the kernel has stopped for."""
+        found = [(int(kind), int(job)) for kind, job in self._arrays[at.A_STOPS][: self.state[at.STOP_COUNT]]]
+        self.state[at.STOP_COUNT] = 0
+        return found
+
+    def can_decode(self, job: int) -> npt.NDArray[np.bool_]:
+        """Which hosts are up and could hold a request whose prompt was computed elsewhere."""
+        tokens = self.jobs[at.PROMPT, job] + self.jobs[at.OUTPUT, job]
+        whole = -(-(tokens - 1) // self.hosts[:, at.BLOCK_TOKENS]) + self.hosts[:, at.WATERMARK]
+        fits = (whole <= self.hosts[:, at.KV_BLOCKS]) & (tokens <= self.hosts[:, at.CONTEXT_LIMIT])
+        return np.asarray(fits & (self.hosts[:, at.ROLE] != at.PREFILL_ROLE) & ~self.hosts[:, at.SHUT].astype(bool))
+
+    def send(self, job: int, host: int, now: float) -> None:
+        """A parked request queues at a host."""
+        from rota.worlds.serving.kernels import fleet
+
+        if self.state[at.FULL]:
+            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        fleet.send(self.state, job, host, now)
+
+    def land(self, job: int, now: float) -> None:
+        """The KV of a request has come to its host."""
+        from rota.worlds.serving.kernels import moves
+
+        moves.land(self.state, job, int(self.jobs[at.HOST, job]), now)
+
+    def crash(self, host: int, now: float) -> None:
+        """A host goes down; what it had waits at the router again, or for another decoder."""
+        from rota.worlds.serving.kernels import fleet
+
+        while self.state[at.WAITING_AT_ROUTER] + len(self._arrays[at.A_STOPS]) + 2 >= self.state[at.QUEUE_ROOM]:
+            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        fleet.crash(self.state, host, now)
+        if self.replicas[host].prefix_caching:
+            self._empty_cache(host)
+
+    def open(self, host: int, now: float) -> None:
+        """A host takes requests again."""
+        self.hosts[host, [at.SHUT, at.DOWN]] = 0
+        self.state[at.DISPATCH] = 1
 
     def _asked_name(self) -> str:
         return type((self.roles.order, self.roles.victim, self.roles.hold)[self.state[at.ASK_KIND]]).__name__
@@ -461,27 +561,31 @@ class Simulation:
             self._answer[: count * width] = keys.reshape(-1)
 
     def _ask_place(self) -> None:
-        state, route, j = self.state, self.roles.route, int(self.state[at.ASK_HOST])
+        job = int(self.state[at.ASK_HOST])
+        costs = self.costs(self.roles.route, job, self.now)
+        self.questions.place += 1
+        self._answer[: len(costs)] = costs
+        self.state[at.PLACED] = job + 1
+
+    def costs(self, route: Place, job: int, now: float) -> FloatColumn:
+        """What a route answers for a request. Raises PolicyError where that is no answer."""
         if self.concurrency:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
-        job: dict[str, npt.NDArray[Any]] = {}
+        values: dict[str, npt.NDArray[Any]] = {}
         for name in route.reads_job:
             if name == "id":
-                job[name] = np.array([j])
+                values[name] = np.array([job])
             elif name in self._codes and self._codes[name] >= 0:
-                job[name] = self._fixed[self._codes[name], j : j + 1]
+                values[name] = self._fixed[self._codes[name], job : job + 1]
         hosts = {name: _HOST_VALUES[name](self) for name in route.reads if name in _HOST_VALUES}
         columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
         table = Hosts(hosts, columns.values(), rows=len(self.replicas))
-        now = float(self.clock[0])
-        costs = np.asarray(route.costs(Jobs(job, self._columns.values(), rows=1), table, now), np.float64)
+        costs = np.asarray(route.costs(Jobs(values, self._columns.values(), rows=1), table, now), np.float64)
         if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
             )
-        self.questions.place += 1
-        self._answer[: len(costs)] = costs
-        state[at.PLACED] = j + 1
+        return costs
 
     def _deliver(self) -> None:
         """Tell the policies what happened since the last question."""

@@ -43,6 +43,7 @@ from rota.worlds.serving.kernels.layout import (
     COMPLETE_ENTRY,
     CONTEXT_LIMIT,
     DECISIONS_HERE,
+    DECODE_ROLE,
     DISPATCH,
     DISPATCHED,
     DONE,
@@ -80,6 +81,7 @@ from rota.worlds.serving.kernels.layout import (
     PENDING,
     PLACE,
     PLACED,
+    PREFILL_ROLE,
     PROMPT,
     QUEUE_ROOM,
     QUEUED,
@@ -90,6 +92,7 @@ from rota.worlds.serving.kernels.layout import (
     RESERVE_FIXED,
     RESERVE_TOKENS,
     REVIEW_AT,
+    ROLE,
     ROUTE_ASKED,
     ROUTE_COLUMN,
     ROUTE_SAMPLED,
@@ -97,7 +100,10 @@ from rota.worlds.serving.kernels.layout import (
     RUNNING_ROOM,
     SAMPLE_WIDTH,
     SELF,
+    SHUT,
     STATE,
+    STOP_COUNT,
+    STOPS,
     TARGET,
     THINK,
     UNTIL,
@@ -116,6 +122,18 @@ WAITS, MUST_ASK = -1, -2
 
 
 @compiler.inner
+def can_decode_somewhere(state, j):
+    """Whether some replica could hold prompt and answer of a job whose prompt is computed elsewhere."""
+    job, hosts = job_ints(state), host_ints(state)
+    for r in range(state[HOSTS]):
+        whole = blocks_for(job[PROMPT, j] + job[OUTPUT, j] - 1, hosts[r, BLOCK_TOKENS])
+        within = job[PROMPT, j] + job[OUTPUT, j] <= hosts[r, CONTEXT_LIMIT]
+        if hosts[r, ROLE] != PREFILL_ROLE and within and whole + hosts[r, WATERMARK] <= hosts[r, KV_BLOCKS]:
+            return True
+    return False
+
+
+@compiler.inner
 def possible(state, r, j):
     """Whether a replica could ever serve a job: context limit, KV cache, and the token budget where prompts are not cut."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -123,6 +141,12 @@ def possible(state, r, j):
         return False
     if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
         return False
+    if host[ROLE] == DECODE_ROLE:
+        return False
+    if host[ROLE] == PREFILL_ROLE:
+        return blocks_for(job[PROMPT, j], host[BLOCK_TOKENS]) + host[WATERMARK] <= host[
+            KV_BLOCKS
+        ] and can_decode_somewhere(state, j)
     if host[RESERVE] == RESERVE_FIXED and job[PROMPT, j] + job[OUTPUT, j] - 1 > host[RESERVE_TOKENS]:
         return False
     whole = blocks_for(job[PROMPT, j] + job[OUTPUT, j] - 1, host[BLOCK_TOKENS])
@@ -165,7 +189,7 @@ def cheapest(state, j):
     best, best_cost = WAITS, np.inf
     for k in range(state[SAMPLE_WIDTH] if sampled else state[HOSTS]):
         r = samples[j, k] if sampled else k
-        if outstanding(hosts[r]) >= hosts[r, MAX_OUTSTANDING] or not possible(state, r, j):
+        if outstanding(hosts[r]) >= hosts[r, MAX_OUTSTANDING] or hosts[r, SHUT] or not possible(state, r, j):
             continue
         cost = answer[r] if asked else host_column(state, state[ROUTE_COLUMN], r)
         if cost == np.inf or cost > best_cost:
@@ -180,9 +204,9 @@ def cheapest(state, j):
 
 @compiler.inner
 def any_possible(state, j, samples):
-    """Whether one of the sampled hosts could ever serve the job; if not, all hosts are candidates."""
+    """Whether one of the sampled hosts is open and could ever serve the job; if not, all hosts are candidates."""
     for k in range(state[SAMPLE_WIDTH]):
-        if possible(state, samples[j, k], j):
+        if possible(state, samples[j, k], j) and not host_ints(state)[samples[j, k], SHUT]:
             return True
     return False
 
@@ -195,7 +219,8 @@ def place(state, j, r, now):
     touch(state, r, now)
     job[HOST, j] = r
     job[STATE, j] = QUEUED
-    seconds[DISPATCHED, j] = now
+    if np.isnan(seconds[DISPATCHED, j]):
+        seconds[DISPATCHED, j] = now
     wait(state, r, j)
     host[DECISIONS_HERE] += 1
     if host[ASYNC] and (host[BUSY] or host[RUNNING_COUNT] + host[LAGGING] > 0):
@@ -389,6 +414,8 @@ def advance_together(state, until):
     clock = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
     clocks = host_floats(state)
     while True:
+        if state[STOP_COUNT]:
+            return STOPS
         if state[FULL]:
             return GROW
         if state[HOOKS] and state[EVENT_COUNT] + 2 * state[RUNNING_ROOM] + 8 > state[EVENT_ROOM]:

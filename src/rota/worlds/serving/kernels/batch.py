@@ -80,11 +80,13 @@ from rota.worlds.serving.kernels.layout import (
     KIND_ORDER,
     KIND_VICTIM,
     LAGGING,
+    LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
     LOOKED_TOKENS,
     MAX_RUNNING,
     MIXED,
+    MOVING,
     NEXT_IN_BOX,
     NOW,
     OPEN_ENTRY,
@@ -98,6 +100,7 @@ from rota.worlds.serving.kernels.layout import (
     PREFILL_COUNT,
     PREFILL_PAIRS,
     PREFILL_REQUESTS,
+    PREFILL_ROLE,
     PREFILL_SQUARES,
     PREFILL_TOKENS,
     PREFILLING,
@@ -112,18 +115,24 @@ from rota.worlds.serving.kernels.layout import (
     RESERVE_CHUNK,
     RESERVE_FIXED,
     RESERVE_TOKENS,
+    ROLE,
     RUNNING_COUNT,
     RUNNING_ROOM,
     SCHEDULED,
     SELF,
+    SLOWNESS,
+    SOURCE,
     STAGE,
     STATE,
     STEP,
+    STOP_FINISH,
+    STOP_MOVE,
     TARGET,
     TIMING_ENTRY,
     TIMING_PARAMETERS,
     VICTIM,
     VICTIM_WIDTH,
+    WATCHED,
     WATERMARK,
     WHEN_EMPTY,
     host_floats,
@@ -132,6 +141,7 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
+from rota.worlds.serving.kernels.moves import join_landed, note, park
 from rota.worlds.serving.kernels.outstanding import wait, wait_no_more
 from rota.worlds.serving.kernels.queue import before, first, order_keys, push, remove
 
@@ -210,21 +220,18 @@ def is_fresh(state, r, j):
 
 @compiler.inner
 def last_running(state, r):
-    """The running job to displace: the first to go by the victim order, otherwise the last of the order."""
+    """The running job to displace: the first to go by the victim order, otherwise the last of the order; not one whose KV is still coming in. -1: none."""
+    job = job_ints(state)
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
     arrival = job_floats(state)[ARRIVAL]
-    count = host_ints(state)[r, RUNNING_COUNT]
-    chosen = running[0]
-    if state[VICTIM]:
-        keys = floats_at(state[A_VICTIM_KEYS], state[JOBS], state[VICTIM_WIDTH])
-        for position in range(1, count):
-            if before(keys, arrival, running[position], chosen):
-                chosen = running[position]
-        return chosen
-    keys = order_keys(state)
-    for position in range(1, count):
-        if before(keys, arrival, chosen, running[position]):
-            chosen = running[position]
+    keys = floats_at(state[A_VICTIM_KEYS], state[JOBS], state[VICTIM_WIDTH]) if state[VICTIM] else order_keys(state)
+    chosen = -1
+    for position in range(host_ints(state)[r, RUNNING_COUNT]):
+        j = running[position]
+        if job[STATE, j] == MOVING:
+            continue
+        if chosen < 0 or (before(keys, arrival, j, chosen) if state[VICTIM] else before(keys, arrival, chosen, j)):
+            chosen = j
     return chosen
 
 
@@ -257,8 +264,11 @@ def grow(state, r):
     job, host = job_ints(state), host_ints(state)[r]
     displaced = 0
     need = cut_chunks(state, r)
-    while need > host[FREE] and host[RUNNING_COUNT] > 0:
-        preempt(state, r, last_running(state, r))
+    while need > host[FREE]:
+        worst = last_running(state, r)
+        if worst < 0:
+            break
+        preempt(state, r, worst)
         displaced += 1
         need = cut_chunks(state, r)
     if host[PREFIX]:
@@ -295,7 +305,7 @@ def fits(state, r, j, chunk, hits, idle_hits):
     job, host = job_ints(state), host_ints(state)[r]
     if host[RESERVE] == RESERVE_FIXED:
         tokens = max(host[RESERVE_TOKENS], job[TARGET, j])
-    elif host[RESERVE] == RESERVE_CHUNK and not host[FULL_CHECK]:
+    elif host[RESERVE] == RESERVE_CHUNK and not host[FULL_CHECK] and not job[SOURCE, j]:
         tokens = hits * host[BLOCK_TOKENS] + chunk
     else:
         tokens = job[TARGET, j]
@@ -334,11 +344,14 @@ def admit(state, r, budget):
         if position < 0:
             break
         j = waiting[position]
-        found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] else 0
+        moved = job[SOURCE, j] > 0  # its prompt was computed elsewhere: it needs blocks and a slot, and no tokens
+        found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] and not moved else 0
         hits, idle_hits = found >> 32, found & 0xFFFFFFFF
-        todo = job[TARGET, j] - hits * host[BLOCK_TOKENS]
+        todo = 0 if moved else job[TARGET, j] - hits * host[BLOCK_TOKENS]
         chunk = min(todo, budget) if host[CHUNKED] else todo
-        if host[PADDED]:
+        if moved:
+            pass
+        elif host[PADDED]:
             # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
             if count > 0 and (count + 1) * max(longest, chunk) > host[BUDGET]:
                 break
@@ -349,7 +362,7 @@ def admit(state, r, budget):
                 if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
                     return ASK + KIND_VICTIM
                 worst = last_running(state, r)
-                if before(order_keys(state), seconds[ARRIVAL], j, worst):
+                if worst >= 0 and before(order_keys(state), seconds[ARRIVAL], j, worst):
                     # Its tokens of this iteration go back into the budget.
                     budget += job[CHUNK, worst] if job[STATE, worst] == PREFILLING else host[MIXED]
                     preempt(state, r, worst)
@@ -360,10 +373,21 @@ def admit(state, r, budget):
         wait_no_more(state, r, j)
         if host[PREFIX]:
             call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
+        if host[PREFIX] and not moved:
             host[LOOKED_TOKENS] += job[TARGET, j]
             host[HIT_TOKENS] += hits * host[BLOCK_TOKENS]
             if np.isnan(seconds[SCHEDULED, j]):
                 job[CACHED, j] = hits * host[BLOCK_TOKENS]
+        running[host[RUNNING_COUNT]] = j
+        host[RUNNING_COUNT] += 1
+        if moved:
+            reserve(state, r, j, max(host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0, job[TARGET, j]))
+            job[STATE, j] = MOVING
+            note(state, STOP_MOVE, j)
+            emit(state, E_START, j, r, clock[NOW])
+            if state[PICK]:
+                state[ANSWERED] &= ~(1 << KIND_ORDER)
+            continue
         job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
         job[CHUNK, j] = chunk
         job[STATE, j] = PREFILLING
@@ -377,8 +401,6 @@ def admit(state, r, budget):
             seconds[SCHEDULED, j] = clock[NOW]
         prefills[host[PREFILL_COUNT]] = j
         host[PREFILL_COUNT] += 1
-        running[host[RUNNING_COUNT]] = j
-        host[RUNNING_COUNT] += 1
         budget -= chunk
         count += 1
         longest = max(longest, chunk)
@@ -456,7 +478,8 @@ def start(state, r):
         return IDLE
     features = state[A_FEATURES] + 8 * FEATURES * r
     clock[BEGUN] = clock[NOW]
-    clock[ENDS_AT] = clock[NOW] + call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
+    seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
+    clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds
     host[BUSY] = 1
     host[ITERATIONS] += 1
     return STARTED
@@ -506,6 +529,8 @@ def batched(state, r):
 def begin(state, r):
     """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
     host = host_ints(state)[r]
+    if host[LANDINGS]:
+        join_landed(state, r)
     if host[STAGE] == 0:
         # Where a batch is whole prompts, all that runs may have been admitted before a policy was asked again.
         empty = host[RUNNING_COUNT] == host[PREFILL_COUNT]
@@ -556,6 +581,8 @@ def finish(state, r, j, now):
     seconds[LAST_TOKEN, j] = now
     state[FINISHED] += 1
     state[DISPATCH] = 1
+    if job[WATCHED, j]:
+        note(state, STOP_FINISH, j)
     emit(state, E_FINISH, j, r, now)
 
 
@@ -602,6 +629,8 @@ def complete_prefills(state, r, now):
         seconds[LAST_TOKEN, j] = now
         if job[GENERATED, j] == job[OUTPUT, j]:
             finish(state, r, j, now)
+        elif host[ROLE] == PREFILL_ROLE:
+            park(state, r, j)
         else:
             join(state, r, j)
     host[PREFILL_COUNT] = kept

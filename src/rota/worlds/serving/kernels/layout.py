@@ -11,15 +11,15 @@ from rota.kernel.compile import floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 
 # Codes that `advance` returns.
-DONE, ORDER, PLACE, GROW, UNTIL, EVENTS = range(6)
+DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 
 # The int64 vector: addresses of arrays ...
 (
     A_JOB_INTS, A_JOB_FLOATS, A_KEYS, A_HOLD_KEYS, A_HOST_INTS, A_HOST_FLOATS, A_QUEUE, A_RUNNING, A_ENDING,
     A_PREFILLS, A_FRESH, A_CLASSES, A_FEATURES, A_SERIES, A_HISTOGRAM, A_SAMPLES, A_ROWS, A_ANSWER, A_EVENTS,
     A_ARRIVALS, A_CLOCK, A_PREFIX_OFFSETS, A_PREFIX_IDS, A_BLOCKS, A_TABLES, A_SLOTS, A_MAP_KEYS, A_MAP_VALUES,
-    A_VICTIM_KEYS, A_LAGGING, ARRAYS,
-) = range(31)  # fmt: skip
+    A_VICTIM_KEYS, A_LAGGING, A_STOPS, ARRAYS,
+) = range(32)  # fmt: skip
 # ... then lengths and scalars.
 (
     JOBS, HOSTS, QUEUE_ROOM, RUNNING_ROOM, KEY_WIDTH, HOLD_KEY_WIDTH, BINS, SAMPLE_WIDTH, CLASS_ROOM, EVENT_ROOM,
@@ -27,22 +27,24 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS = range(6)
     PREEMPTIVE, PICK, HOLD_DYNAMIC, ROUTE_COLUMN, ROUTE_SAMPLED, ROUTE_ASKED, HOOKS, EVENT_COUNT, ASK_HOST,
     ASK_ROWS, ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED, VICTIM, VICTIM_WIDTH, PREFIX_TOKENS, PREFIX_COUNT,
     FULL, PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
-    RELEASE_ENTRY, SCALARS,
-) = range(ARRAYS, ARRAYS + 50)  # fmt: skip
+    RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, SCALARS,
+) = range(ARRAYS, ARRAYS + 52)  # fmt: skip
 
 # A job's integers.
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
-    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, JOB_INTS,
-) = range(18)  # fmt: skip
+    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, JOB_INTS,
+) = range(24)  # fmt: skip
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
+# SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
 
 # A job's floats, seconds.
 ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
 
 # A job's states.
-FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED = range(7)
+FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED = range(10)
+# PARKED: its prompt is done, its KV stays where it is. MOVING: its KV comes in. LANDED: it is there, and decodes from the next iteration on.
 
 # A host's integers: first its settings, then its state.
 (
@@ -51,15 +53,16 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED = range(7)
     ASYNC, BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM,
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING,
-    HOST_INTS,
-) = range(47)  # fmt: skip
+    ROLE, SHUT, DOWN, LANDINGS, HOST_INTS,
+) = range(51)  # fmt: skip
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
+MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 
 # A host's floats.
 (
     NOW, BEGUN, ENDS_AT, LAST_DECODE, BUSY_SECONDS, TOUCHED, PREFILL_RATE, DECODE_RATE, WAITING_PROMPT, WAITING_ANSWER,
-    REVIEW_AT, HOST_FLOATS,
-) = range(12)  # fmt: skip
+    REVIEW_AT, SLOWNESS, HOST_FLOATS,
+) = range(13)  # fmt: skip
 
 # The clock: floats of the run.
 NOW_CLOCK, BIN_SECONDS, BIN_START, CLOCK_FLOATS = range(4)
@@ -81,6 +84,9 @@ S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 
 # What a question is about.
 KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
+
+# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done.
+STOP_HANDOFF, STOP_MOVE, STOP_FINISH = np.arange(3)
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

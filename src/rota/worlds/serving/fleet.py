@@ -1,0 +1,174 @@
+"""What concerns more than one host: prompts handed to decoders, KV on its way, hosts that fail, slow down and come back.
+
+The simulation stops when something of this kind begins; here it is decided where things go and when they are done. Every consequence is an action at a
+time; actions at one time happen in the order in which they were made, after what the hosts do at that time.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rota.kernel.decisions import Place
+from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.links import Link, Transfers
+
+if TYPE_CHECKING:
+    from rota.worlds.serving.simulate import Simulation
+
+MIXED, PREFILL, DECODE = "mixed", "prefill", "decode"
+ROLES = {MIXED: at.MIXED_ROLE, PREFILL: at.PREFILL_ROLE, DECODE: at.DECODE_ROLE}
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A host is away from `start` to `end`, seconds, with a cold cache afterwards; or, with a factor, only slower by that much."""
+
+    host: int
+    start: float
+    end: float
+    factor: float = np.inf
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether the host is gone, not merely slow."""
+        return bool(np.isinf(self.factor))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to a fleet besides its requests.
+
+    Args:
+        link: The network between hosts.
+        kv_bytes: Bytes of KV a token, a value a host.
+        outages: For each host its outages in the order of time; may be endless.
+    """
+
+    link: Link = field(default_factory=Link)
+    kv_bytes: Sequence[float] = ()
+    outages: Sequence[Iterator[Outage]] = ()
+
+
+@dataclass
+class Fleet:
+    """The hosts of one run together."""
+
+    run: "Simulation"
+    plan: Plan
+    decode: Place
+    moves: int = 0
+    moved_bytes: float = 0.0
+    crashes: int = 0
+
+    def __post_init__(self) -> None:
+        self._actions: list[tuple[float, int, Callable[[float], None]]] = []
+        self._number = count()
+        self._transfers = Transfers(self.plan.link, len(self.run.replicas))
+        self._flights: dict[
+            int, tuple[int, int, int]
+        ] = {}  # job -> (number, source, target) of its transfer until it lands; an older one is void
+        self._stranded: list[int] = []  # prompts that are done, and no host is there to decode them
+        self._pending = 0  # actions that are not outages
+        for outages in self.plan.outages:
+            self._next_outage(outages)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def next(self) -> float:
+        """When something is to be done next."""
+        return min(self._actions[0][0] if self._actions else np.inf, self._transfers.next())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing but outages is to come, so that a fleet whose hosts have nothing to do will never have."""
+        return not self._pending and not self._transfers.active and not self.run.hosts[:, at.DOWN].any()
+
+    def act(self, now: float) -> None:
+        """Do what is due at `now`, which `next` has named."""
+        self.run.clock[at.NOW_CLOCK] = now
+        if self._transfers.next() <= now:
+            for job in self._transfers.through(now):
+                self._later(now + self.plan.link.latency, partial(self._land, job, self._flights[job]))
+            return
+        _, _, action = heappop(self._actions)
+        action(now)
+
+    def _later(self, time: float, action: Callable[[float], None], outage: bool = False) -> None:
+        self._pending += not outage
+
+        def done(now: float) -> None:
+            self._pending -= not outage
+            action(now)
+
+        heappush(self._actions, (time, next(self._number), done))
+
+    # -- prompts and their KV -------------------------------------------------------------------------------------
+
+    def stops(self) -> None:
+        """Go through what the kernel has stopped for."""
+        run, now = self.run, self.run.now
+        stops = run.take_stops()
+        for kind, job in stops:
+            if kind == at.STOP_HANDOFF:
+                self._hand_over(job, now)
+            elif kind == at.STOP_MOVE:
+                self._move(job, now)
+
+    def _hand_over(self, job: int, now: float) -> None:
+        """Choose the host that decodes; the job waits there for blocks and a slot."""
+        self._transfers.cancel(job, now)
+        self._flights.pop(job, None)
+        costs = np.where(self.run.can_decode(job), self.run.costs(self.decode, job, now), np.inf)
+        if not np.isfinite(costs).any():
+            self._stranded.append(job)
+            return
+        decisions = self.run.hosts[:, at.DECISIONS_HERE]
+        best = min(np.flatnonzero(np.isfinite(costs)).tolist(), key=lambda r: (costs[r], decisions[r], r))
+        self.run.send(job, best, now)
+
+    def _move(self, job: int, now: float) -> None:
+        """Blocks are set aside: the KV begins to move. A whole prompt takes its bytes; what went ahead layer by layer does not count again."""
+        source, target = int(self.run.jobs[at.SOURCE, job]) - 1, int(self.run.jobs[at.HOST, job])
+        size = self.plan.kv_bytes[source] * float(self.run.jobs[at.TARGET, job]) * (1.0 - self.plan.link.overlap)
+        self._flights[job] = (self.moves, source, target)
+        self.moves += 1
+        self.moved_bytes += size
+        self._transfers.begin(job, source, target, size, now)
+
+    def _land(self, job: int, flight: tuple[int, int, int], now: float) -> None:
+        if self._flights.get(job) == flight:
+            del self._flights[job]
+            self.run.land(job, now)
+
+    # -- hosts ----------------------------------------------------------------------------------------------------
+
+    def _next_outage(self, outages: Iterator[Outage]) -> None:
+        outage = next(outages, None)
+        if outage is not None:
+            self._later(outage.start, partial(self._down, outage, outages), outage=True)
+
+    def _down(self, outage: Outage, outages: Iterator[Outage], now: float) -> None:
+        if outage.is_crash:
+            self.crashes += 1
+            self.run.crash(outage.host, now)
+            for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
+                self._transfers.cancel(job, now)
+                del self._flights[job]
+            self.stops()
+        else:
+            self.run.clocks[outage.host, at.SLOWNESS] = outage.factor
+        self._later(outage.end, partial(self._up, outage, outages), outage=True)
+
+    def _up(self, outage: Outage, outages: Iterator[Outage], now: float) -> None:
+        self.run.clocks[outage.host, at.SLOWNESS] = 1.0
+        if outage.is_crash:
+            self.run.open(outage.host, now)
+            stranded, self._stranded = self._stranded, []
+            for job in stranded:
+                self._hand_over(job, now)
+        self._next_outage(outages)

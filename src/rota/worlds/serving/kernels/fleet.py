@@ -1,0 +1,181 @@
+"""What the fleet does to hosts and requests when the simulation stops: hand over, restart, take a host away."""
+
+from rota.kernel.compile import ints_at
+from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.account import emit, touch
+from rota.worlds.serving.kernels.advance import arrive, place
+from rota.worlds.serving.kernels.batch import is_fresh, leave_prefills, release
+from rota.worlds.serving.kernels.decoders import drop, stop_running
+from rota.worlds.serving.kernels.layout import (
+    A_QUEUE,
+    A_RUNNING,
+    BEGUN,
+    BUSY,
+    BUSY_SECONDS,
+    CHUNK,
+    COMPUTED,
+    DECODING,
+    DECODING_NOW,
+    DISPATCH,
+    DOWN,
+    E_PREEMPT,
+    FREE,
+    FULL,
+    GENERATED,
+    HELD,
+    HELD_BLOCKS,
+    HOST,
+    HOSTS,
+    INBOX_COUNT,
+    INBOX_HEAD,
+    KV_BLOCKS,
+    LAGGING,
+    LANDED,
+    LANDINGS,
+    LAST_DECODE,
+    LAST_TOKEN,
+    MOVING,
+    NEXT_IN_BOX,
+    PARKED,
+    PREFILLING,
+    PROMPT,
+    QUEUE_ROOM,
+    QUEUED_COUNT,
+    READY,
+    RESTARTS,
+    RUNNING_COUNT,
+    RUNNING_ROOM,
+    SHUT,
+    SOURCE,
+    SOURCE_HELD,
+    STAGE,
+    STATE,
+    STOP_HANDOFF,
+    TARGET,
+    WAITING_ANSWER,
+    WAITING_AT_ROUTER,
+    WAITING_PROMPT,
+    host_floats,
+    host_ints,
+    job_floats,
+    job_ints,
+)
+from rota.worlds.serving.kernels.moves import note
+from rota.worlds.serving.kernels.outstanding import wait_no_more
+from rota.worlds.serving.kernels.queue import push, set_count
+
+
+@compiler.njit
+def send(state, j, r, now):
+    """A parked job queues at the host that will go on with it."""
+    place(state, j, r, now)
+
+
+@compiler.inner
+def to_router(state, j):
+    """A job waits at the router."""
+    job_ints(state)[STATE, j] = HELD
+    push(state, state[HOSTS], j)
+    state[DISPATCH] = 1
+    if state[WAITING_AT_ROUTER] + 2 >= state[QUEUE_ROOM]:
+        state[FULL] = 1
+
+
+@compiler.njit
+def enter(state, j, now):
+    """A job arrives that something else has let go."""
+    if arrive(state, j, now):
+        to_router(state, j)
+
+
+@compiler.inner
+def restart(state, j, r, now):
+    """A job has lost its KV: prompt and what was generated must be computed again, wherever the router sends it."""
+    job = job_ints(state)
+    job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
+    job[COMPUTED, j] = job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
+    job[RESTARTS, j] += 1
+    job[HOST, j] = -1
+    to_router(state, j)
+    emit(state, E_PREEMPT, j, r, now)
+
+
+@compiler.inner
+def leave(state, r, j):
+    """A running job is on its host no more; its blocks there are given back."""
+    job, seconds = job_ints(state), job_floats(state)
+    decoding, prefilling, landed = job[STATE, j] == DECODING, job[STATE, j] == PREFILLING, job[STATE, j] == LANDED
+    release(state, r, j)
+    stop_running(state, r, j)
+    if decoding:
+        if not is_fresh(state, r, j):
+            seconds[LAST_TOKEN, j] = host_floats(state)[r, LAST_DECODE]
+        drop(state, r, j)
+    elif prefilling:
+        leave_prefills(state, r, j)
+    elif landed:
+        host_ints(state)[r, LANDINGS] -= 1
+
+
+@compiler.inner
+def stray(state, j, r, now):
+    """A job whose host went down: on to another host where its KV still lies elsewhere, otherwise from the start."""
+    job = job_ints(state)
+    if job[SOURCE, j] > 0 and job[SOURCE, j] != r + 1:
+        job[STATE, j] = PARKED
+        job[HELD_BLOCKS, j] = 0
+        note(state, STOP_HANDOFF, j)
+    else:
+        restart(state, j, r, now)
+
+
+@compiler.njit
+def crash(state, r, now):
+    """A host goes down with all that it had; nothing of its iteration counts. The lines have room for everything that comes back."""
+    job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
+    touch(state, r, now)
+    host[SHUT] = host[DOWN] = 1
+    if host[BUSY]:
+        clock[BUSY_SECONDS] += now - clock[BEGUN]
+    host[BUSY] = host[READY] = host[STAGE] = host[DECODING_NOW] = 0
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])
+    while host[RUNNING_COUNT] > 0:
+        j = running[r, 0]
+        leave(state, r, j)
+        stray(state, j, r, now)
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])
+    lines = host_ints(state)
+    for d in range(state[HOSTS]):
+        if d != r:
+            touch(state, d, now)
+            for position in range(lines[d, RUNNING_COUNT] - 1, -1, -1):
+                j = running[d, position]
+                if job[STATE, j] == MOVING and job[SOURCE, j] == r + 1:
+                    leave(state, d, j)
+                    restart(state, j, r, now)
+        sort_out(state, waiting[d], d, r, now)
+    while host[INBOX_COUNT] > 0:
+        j = host[INBOX_HEAD]
+        host[INBOX_HEAD] = job[NEXT_IN_BOX, j]
+        host[INBOX_COUNT] -= 1
+        stray(state, j, r, now)
+    host[LAGGING] = host[LANDINGS] = 0
+    clock[WAITING_PROMPT] = clock[WAITING_ANSWER] = 0.0
+    host[FREE] = host[KV_BLOCKS]
+
+
+@compiler.inner
+def sort_out(state, waiting, d, r, now):
+    """What waits at host d when host r goes down: d's own jobs leave it if it is r, and those whose KV was at r start again."""
+    job = job_ints(state)
+    before = waiting[: host_ints(state)[d, QUEUED_COUNT]].copy()
+    set_count(state, d, 0)
+    for position in range(len(before)):
+        j = before[position]
+        if d == r:
+            stray(state, j, r, now)
+        elif job[SOURCE, j] == r + 1:
+            wait_no_more(state, d, j)
+            restart(state, j, r, now)
+        else:
+            push(state, d, j)

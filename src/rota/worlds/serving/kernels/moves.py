@@ -1,0 +1,122 @@
+"""Requests between hosts: their KV is parked, moves, lands; a host goes down and what it had goes back to the router.
+
+The kernel only keeps the books. When something begins that concerns more than one host it stops (`STOPS`), and the fleet, in Python, decides
+where things go and how long that takes.
+"""
+
+from rota.kernel.compile import call_entry, ints_at
+from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.account import touch
+from rota.worlds.serving.kernels.decoders import join, stop_running
+from rota.worlds.serving.kernels.layout import (
+    A_RUNNING,
+    A_STOPS,
+    BUSY,
+    COMPUTED,
+    FREE,
+    HELD_BLOCKS,
+    HOSTS,
+    LANDED,
+    LANDINGS,
+    NOW,
+    PARKED,
+    PREFIX,
+    READY,
+    REGISTERED,
+    RELEASE_ENTRY,
+    RUNNING_COUNT,
+    RUNNING_ROOM,
+    SELF,
+    SLOT,
+    SOURCE,
+    SOURCE_HELD,
+    SOURCE_REGISTERED,
+    SOURCE_SLOT,
+    STATE,
+    STOP_COUNT,
+    STOP_HANDOFF,
+    STOP_ROOM,
+    TARGET,
+    host_floats,
+    host_ints,
+    job_ints,
+)
+
+
+@compiler.inner
+def note(state, kind, j):
+    """Stop for the fleet after this event. There is room for what one event can bring."""
+    stops = ints_at(state[A_STOPS], state[STOP_ROOM], 2)
+    stops[state[STOP_COUNT], 0], stops[state[STOP_COUNT], 1] = kind, j
+    state[STOP_COUNT] += 1
+
+
+@compiler.inner
+def kick(state, r, now):
+    """Let an idle host look at its line again."""
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    if not host[BUSY] and not host[READY]:
+        host[READY] = 1
+        clock[NOW] = now
+
+
+@compiler.inner
+def park(state, r, j):
+    """A job stops running; its KV stays on the host until it has been moved."""
+    job = job_ints(state)
+    stop_running(state, r, j)
+    job[STATE, j] = PARKED
+    job[SOURCE, j] = r + 1
+    job[SOURCE_SLOT, j], job[SOURCE_HELD, j], job[SOURCE_REGISTERED, j] = (
+        job[SLOT, j],
+        job[HELD_BLOCKS, j],
+        job[REGISTERED, j],
+    )
+    job[HELD_BLOCKS, j] = 0
+    job[COMPUTED, j] = job[TARGET, j]
+    note(state, STOP_HANDOFF, j)
+
+
+@compiler.inner
+def release_source(state, j, now):
+    """Give back the blocks that a job has on the host that it left."""
+    job = job_ints(state)
+    r = job[SOURCE, j] - 1
+    if r < 0:
+        return
+    host = host_ints(state)[r]
+    touch(state, r, now)
+    if host[PREFIX]:
+        slot, held, registered = job[SLOT, j], job[HELD_BLOCKS, j], job[REGISTERED, j]
+        job[SLOT, j], job[HELD_BLOCKS, j], job[REGISTERED, j] = (
+            job[SOURCE_SLOT, j],
+            job[SOURCE_HELD, j],
+            job[SOURCE_REGISTERED, j],
+        )
+        call_entry(state[RELEASE_ENTRY], state[SELF], r, j, 0, 0)
+        job[SLOT, j], job[HELD_BLOCKS, j], job[REGISTERED, j] = slot, held, registered
+    else:
+        host[FREE] += job[SOURCE_HELD, j]
+    job[SOURCE, j] = job[SOURCE_HELD, j] = 0
+    kick(state, r, now)
+
+
+@compiler.njit
+def land(state, j, r, now):
+    """The KV of a job has come to its host: it decodes from the next iteration on."""
+    release_source(state, j, now)
+    touch(state, r, now)
+    job_ints(state)[STATE, j] = LANDED
+    host_ints(state)[r, LANDINGS] += 1
+    kick(state, r, now)
+
+
+@compiler.inner
+def join_landed(state, r):
+    """Those that have landed decode from this iteration on."""
+    job, host = job_ints(state), host_ints(state)[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    for position in range(host[RUNNING_COUNT]):
+        if job[STATE, running[position]] == LANDED:
+            join(state, r, running[position])
+    host[LANDINGS] = 0
