@@ -40,6 +40,12 @@ class Request:
     scheduled: float | None = None
     token_times: list[float] = field(default_factory=list)
     target: int = 0  # tokens to prefill
+    source: "SlowReplica | None" = None  # where its KV lies while it waits or moves elsewhere
+    kept: list["Block"] = field(default_factory=list)  # its blocks there
+    moving: bool = False
+    landed: bool = False
+    restarts: int = 0
+    flight: int = -1
 
     def __post_init__(self) -> None:
         self.target = self.prompt
@@ -112,6 +118,8 @@ class SlowReplica:
         self.now, self.ends, self.review_at = 0.0, inf, inf
         self.decisions = 0
         self.finished: list[Request] = []
+        self.parked: list[Request] = []  # prompts that are done where nothing decodes
+        self.moved: list[Request] = []  # their KV begins to come in
         self.known: set[str] = set()  # which keys were asked for this decision
 
     @property
@@ -119,7 +127,7 @@ class SlowReplica:
         return len(self.waiting) + len(self.inbox) + len(self.running)
 
     def receive(self, r: Request, now: float) -> None:
-        r.dispatched = now
+        r.dispatched = now if r.dispatched is None else r.dispatched
         self.decisions += 1
         late = self.rules.ahead and (self.busy or bool(self.running) or bool(self.lagging))
         (self.inbox if late else self.waiting).append(r)
@@ -129,6 +137,9 @@ class SlowReplica:
     def begin(self, now: float) -> None:
         """Put the next iteration together and start it."""
         self.ready, self.now, self.review_at, self.known = False, now, inf, set()
+        for r in self.running:
+            if r.landed:
+                r.landed, r.decoding = False, True
         batch = self.compose()
         if self.rules.ahead:
             seen = bool(self.lagging or self.inbox)
@@ -168,11 +179,12 @@ class SlowReplica:
 
     def worst(self) -> Request:
         """Who is displaced: the first of the victim role, otherwise the last of the order."""
+        here = [r for r in self.running if not r.moving]
         if self.victim is not None:
             self.ask("victim")
-            return min(self.running, key=lambda each: (each.victim_key, each.tie))
+            return min(here, key=lambda each: (each.victim_key, each.tie))
         self.ask("order")
-        return max(self.running, key=lambda each: (each.order_key, each.tie))
+        return max(here, key=lambda each: (each.order_key, each.tie))
 
     # -- an iteration ---------------------------------------------------------------------------------------------
 
@@ -186,7 +198,7 @@ class SlowReplica:
             self.give_blocks()
             if not self.running:
                 return self.admit()
-            return list(self.running)
+            return [r for r in self.running if not r.moving]
         if not self.give_blocks() or not self.running:
             self.admit()
         return [r for r in self.running if r.decoding or r.chunk > 0]
@@ -232,13 +244,14 @@ class SlowReplica:
             r = self.first()
             if r is None:
                 break
-            hits = self.pool.hits(r)
-            todo = r.target - len(hits) * self.pool.size
+            moved = r.source is not None
+            hits = [] if moved else self.pool.hits(r)
+            todo = 0 if moved else r.target - len(hits) * self.pool.size
             chunk = min(todo, left) if rules.chunked else todo
             longest = max([each.chunk for each in admitted] + [chunk])
-            if rules.padded and admitted and (len(admitted) + 1) * longest > rules.budget:
+            if not moved and rules.padded and admitted and (len(admitted) + 1) * longest > rules.budget:
                 break
-            if not rules.padded and chunk > left and self.running:
+            if not moved and not rules.padded and chunk > left and self.running:
                 break
             if full or not self.fits(r, chunk, hits):
                 if not self.order.preemptive or not self.running:
@@ -250,12 +263,13 @@ class SlowReplica:
                 admitted = [each for each in admitted if each is not worst]
                 continue
             self.start(r, chunk, hits)
-            admitted.append(r)
+            if not moved:
+                admitted.append(r)
         return admitted
 
     def fits(self, r: Request, chunk: int, hits: list[Block]) -> bool:
         tokens = self.set_aside(r, chunk, hits)
-        if self.rules.full_check:
+        if self.rules.full_check or r.source is not None:
             tokens = max(tokens, r.target)
         idle = sum(1 for block in hits if block.holders == 0)
         return self.pool.need(tokens) - len(hits) + idle + self.rules.watermark_blocks <= len(self.pool.free)
@@ -267,6 +281,12 @@ class SlowReplica:
 
     def start(self, r: Request, chunk: int, hits: list[Block]) -> None:
         self.waiting.remove(r)
+        if r.source is not None:
+            r.moving = True
+            self.pool.extend(r, max(self.set_aside(r, 0, []), r.target))
+            self.running.append(r)
+            self.moved.append(r)
+            return
         self.pool.take(r, hits)
         r.computed, r.chunk = len(hits) * self.pool.size, chunk
         self.pool.extend(r, self.set_aside(r, chunk, hits))
@@ -297,3 +317,7 @@ class SlowReplica:
                     self.lagging.append(r)
                 else:
                     self.pool.release(r)
+            elif self.replica.role == "prefill":
+                self.running.remove(r)
+                r.source, r.kept, r.blocks, r.decoding = self, r.blocks, [], False
+                self.parked.append(r)

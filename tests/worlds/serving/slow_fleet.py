@@ -69,6 +69,9 @@ class SlowFleet:
         self.held: list[Request] = []
         self.now, self.something_changed = 0.0, False
 
+    def after(self) -> None:
+        """What is to be done after each event, in fleets where requests move."""
+
     def run(self, requests: list[Request], concurrency: int = 0, think: Sequence[float] = ()) -> None:
         """Serve them all; with a concurrency, so many are in flight and the next one comes `think` after an end."""
         self.unsent, self.think = list(requests), think
@@ -88,8 +91,15 @@ class SlowFleet:
                 self.arrive(self.coming.pop(number))
             elif kind == 2:
                 self.dispatch()
-            else:
+            elif kind == 3:
                 self.engines[number].begin(self.now)
+            else:
+                self.act(number)
+            self.after()
+
+    def act(self, number: int) -> None:
+        """Something else is due."""
+        raise NotImplementedError
 
     def send(self, now: float | None) -> None:
         """The next request is on its way: when the trace says, or after its user has thought."""
@@ -149,11 +159,21 @@ class SlowFleet:
 
 def possible(replica: Replica, r: Request) -> bool:
     """Whether a replica could serve a request if it were alone."""
-    rules, whole = replica.rules, r.prompt + r.output
-    if whole > replica.context_limit:
-        return False
+    rules = replica.rules
+    fixed = rules.reserve_tokens if rules.reserve == RESERVE_FIXED else 0
     if not rules.chunked and not rules.mixed and r.prompt > rules.budget:
         return False
-    if rules.reserve == RESERVE_FIXED and whole - 1 > rules.reserve_tokens:
+    if replica.role == "decode":
+        return False
+    if replica.role == "prefill":
+        room = -(-max(r.prompt, fixed) // replica.block_tokens) + rules.watermark_blocks <= replica.kv_blocks
+        return room and r.prompt <= replica.context_limit
+    return holds_whole(replica, r)
+
+
+def holds_whole(replica: Replica, r: Request) -> bool:
+    """Whether prompt and answer are within a replica's limits."""
+    rules, whole = replica.rules, r.prompt + r.output
+    if whole > replica.context_limit or (rules.reserve == RESERVE_FIXED and whole - 1 > rules.reserve_tokens):
         return False
     return -(-(whole - 1) // replica.block_tokens) + rules.watermark_blocks <= replica.kv_blocks

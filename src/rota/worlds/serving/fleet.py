@@ -159,6 +159,10 @@ class Fleet:
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)
                 del self._flights[job]
+            lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
+            for job in lost:
+                self._stranded.remove(job)
+                self.run.restart(job, now)
             self.stops()
         else:
             self.run.clocks[outage.host, at.SLOWNESS] = outage.factor

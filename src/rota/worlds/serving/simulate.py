@@ -461,8 +461,8 @@ class Simulation:
         return float(self.clock[at.NOW_CLOCK])
 
     def take_stops(self) -> list[tuple[int, int]]:
-        """(kind, request) of all that the kernel has stopped for."""
-        found = [(int(kind), int(job)) for kind, job in self._arrays[at.A_STOPS][: self.state[at.STOP_COUNT]]]
+        """(kind, request) of all that the kernel has stopped for, in this order."""
+        found = sorted(map(tuple, self._arrays[at.A_STOPS][: self.state[at.STOP_COUNT]].tolist()))
         self.state[at.STOP_COUNT] = 0
         return found
 
@@ -471,6 +471,7 @@ class Simulation:
         tokens = self.jobs[at.PROMPT, job] + self.jobs[at.OUTPUT, job]
         whole = -(-(tokens - 1) // self.hosts[:, at.BLOCK_TOKENS]) + self.hosts[:, at.WATERMARK]
         fits = (whole <= self.hosts[:, at.KV_BLOCKS]) & (tokens <= self.hosts[:, at.CONTEXT_LIMIT])
+        fits &= (self.hosts[:, at.RESERVE] != at.RESERVE_FIXED) | (tokens - 1 <= self.hosts[:, at.RESERVE_TOKENS])
         return np.asarray(fits & (self.hosts[:, at.ROLE] != at.PREFILL_ROLE) & ~self.hosts[:, at.SHUT].astype(bool))
 
     def send(self, job: int, host: int, now: float) -> None:
@@ -496,6 +497,12 @@ class Simulation:
         fleet.crash(self.state, host, now)
         if self.replicas[host].prefix_caching:
             self._empty_cache(host)
+
+    def restart(self, job: int, now: float) -> None:
+        """A parked request starts again."""
+        from rota.worlds.serving.kernels import fleet
+
+        fleet.restart_parked(self.state, job, now)
 
     def open(self, host: int, now: float) -> None:
         """A host takes requests again."""

@@ -72,6 +72,7 @@ from rota.worlds.serving.kernels.layout import (
     LAGGING,
     MAX_OUTSTANDING,
     MIXED,
+    MIXED_ROLE,
     NEXT_ARRIVAL,
     NEXT_IN_BOX,
     NOW,
@@ -124,33 +125,35 @@ WAITS, MUST_ASK = -1, -2
 @compiler.inner
 def can_decode_somewhere(state, j):
     """Whether some replica could hold prompt and answer of a job whose prompt is computed elsewhere."""
-    job, hosts = job_ints(state), host_ints(state)
     for r in range(state[HOSTS]):
-        whole = blocks_for(job[PROMPT, j] + job[OUTPUT, j] - 1, hosts[r, BLOCK_TOKENS])
-        within = job[PROMPT, j] + job[OUTPUT, j] <= hosts[r, CONTEXT_LIMIT]
-        if hosts[r, ROLE] != PREFILL_ROLE and within and whole + hosts[r, WATERMARK] <= hosts[r, KV_BLOCKS]:
+        if host_ints(state)[r, ROLE] != PREFILL_ROLE and holds_whole(state, r, j):
             return True
     return False
+
+
+@compiler.inner
+def holds_whole(state, r, j):
+    """Whether prompt and answer of a job are within a replica's context, its KV cache and what it sets aside."""
+    job, host = job_ints(state), host_ints(state)[r]
+    tokens = job[PROMPT, j] + job[OUTPUT, j]
+    if tokens > host[CONTEXT_LIMIT] or (host[RESERVE] == RESERVE_FIXED and tokens - 1 > host[RESERVE_TOKENS]):
+        return False
+    return blocks_for(tokens - 1, host[BLOCK_TOKENS]) + host[WATERMARK] <= host[KV_BLOCKS]
 
 
 @compiler.inner
 def possible(state, r, j):
     """Whether a replica could ever serve a job: context limit, KV cache, and the token budget where prompts are not cut."""
     job, host = job_ints(state), host_ints(state)[r]
-    if job[PROMPT, j] + job[OUTPUT, j] > host[CONTEXT_LIMIT]:
-        return False
     if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
         return False
-    if host[ROLE] == DECODE_ROLE:
+    if host[ROLE] == MIXED_ROLE:
+        return holds_whole(state, r, j)
+    if host[ROLE] == DECODE_ROLE or job[PROMPT, j] > host[CONTEXT_LIMIT]:
         return False
-    if host[ROLE] == PREFILL_ROLE:
-        return blocks_for(job[PROMPT, j], host[BLOCK_TOKENS]) + host[WATERMARK] <= host[
-            KV_BLOCKS
-        ] and can_decode_somewhere(state, j)
-    if host[RESERVE] == RESERVE_FIXED and job[PROMPT, j] + job[OUTPUT, j] - 1 > host[RESERVE_TOKENS]:
-        return False
-    whole = blocks_for(job[PROMPT, j] + job[OUTPUT, j] - 1, host[BLOCK_TOKENS])
-    return whole + host[WATERMARK] <= host[KV_BLOCKS]
+    tokens = max(job[PROMPT, j], host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0)
+    fits = blocks_for(tokens, host[BLOCK_TOKENS]) + host[WATERMARK] <= host[KV_BLOCKS]
+    return fits and can_decode_somewhere(state, j)
 
 
 @compiler.inner

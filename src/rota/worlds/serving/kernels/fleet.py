@@ -100,6 +100,12 @@ def restart(state, j, r, now):
     emit(state, E_PREEMPT, j, r, now)
 
 
+@compiler.njit
+def restart_parked(state, j, now):
+    """A parked job starts again: the host with its KV went down before another one took it."""
+    restart(state, j, job_ints(state)[SOURCE, j] - 1, now)
+
+
 @compiler.inner
 def leave(state, r, j):
     """A running job is on its host no more; its blocks there are given back."""
