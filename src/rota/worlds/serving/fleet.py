@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rota.kernel.decisions import Place
+from rota.kernel.streams import exponential
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 
@@ -37,6 +38,16 @@ class Outage:
     def is_crash(self) -> bool:
         """Whether the host is gone, not merely slow."""
         return bool(np.isinf(self.factor))
+
+
+def random_outages(seed: int, host: int, mean_between: float, mean_repair: float, restart: float) -> Iterator[Outage]:
+    """Endless outages of a host: exponential times up and repairs, and then a restart; keyed, so that every policy sees the same ones."""
+    now = 0.0
+    for ordinal in count():
+        up, repair = (float(exponential(seed, f"failures/{what}", host, ordinal)) for what in ("up", "repair"))
+        start = now + mean_between * up
+        now = start + mean_repair * repair + restart
+        yield Outage(host, start, now)
 
 
 @dataclass(frozen=True)

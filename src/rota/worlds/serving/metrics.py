@@ -39,6 +39,9 @@ def _measures() -> dict[str, Measure]:
         ("preemptions", "preemptions", "", True),
         ("rejected", "rejected requests", "", True),
         ("unfinished", "requests never finished", "", True),
+        ("restarts", "requests whose replica went down under them, counted each time", "", True),
+        ("moves", "times that KV moved between replicas", "", True),
+        ("moved_bytes", "bytes of KV that moved", "bytes", True),
         ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
         ("kv_utilisation", "mean share of KV blocks in use", "", True),
         ("compute_utilisation", "share of time in an iteration", "", True),
@@ -81,6 +84,7 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
         "output_tokens": work.output_tokens,
         "cached_tokens": jobs[at.CACHED].copy(),
         "preemptions": jobs[at.PREEMPTIONS].copy(),
+        "restarts": jobs[at.RESTARTS].copy(),
         "queueing": seconds[at.SCHEDULED] - arrival,
         "ttft": ttft,
         "tpot": tpot,
@@ -110,6 +114,9 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["goodput"] = float(rows["good"].sum()) / span
     metrics["goodput_share"] = float(rows["good"].mean()) if len(done) else float("nan")
     metrics["preemptions"] = float(rows["preemptions"].sum())
+    metrics["restarts"] = float(rows["restarts"].sum())
+    metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
+    metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()

@@ -48,6 +48,9 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_outstanding: Positive | None = None  # requests that the router sends at once; None: unlimited
     context: Positive | None = None  # longest prompt and answer; None: the model's
     prefix_caching: bool = False
+    role: Literal["mixed", "prefill", "decode"] = (
+        "mixed"  # prefill: prompts only, which then move to a host that decodes
+    )
     timing: Any = "roofline"
 
 
@@ -75,6 +78,34 @@ class Slo(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     e2e: Seconds | None = None
 
 
+class LinkSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The network between replicas, over which KV moves."""
+
+    bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second out of a replica, and into one: 200 Gb/s
+    latency: Annotated[float, msgspec.Meta(ge=0)] = 1e-4  # seconds
+    overlap: Annotated[float, msgspec.Meta(ge=0, lt=1)] = (
+        0.0  # share of a prompt's KV that goes layer by layer while it is computed
+    )
+
+
+class OutageSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One replica goes down, or, with a factor, only becomes slower by it."""
+
+    replica: Annotated[int, msgspec.Meta(ge=0)]
+    start: Annotated[float, msgspec.Meta(ge=0)]  # seconds
+    seconds: Seconds
+    slower: Annotated[float, msgspec.Meta(ge=1)] | None = None
+
+
+class FailureSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Replicas go down: at stated times, or at random, the same times for every policy."""
+
+    mean_between: Seconds | None = None  # exponential time up of each replica; None: none at random
+    mean_repair: Seconds = 60.0  # exponential
+    restart: Annotated[float, msgspec.Meta(ge=0)] = 30.0  # seconds besides: the process starts and loads its weights
+    outages: tuple[OutageSection, ...] = ()
+
+
 @dataclass(frozen=True)
 class Case:
     """A scenario of this world, checked. Plain data."""
@@ -86,6 +117,13 @@ class Case:
     information: Information
     slo: Slo
     folder: Path
+    links: LinkSection
+    failures: FailureSection | None
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of all groups."""
+        return sum(group.count for group in self.fleet)
 
 
 def load(sections: Mapping[str, Any], folder: Path) -> Case:
@@ -105,6 +143,11 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         raise InputError("fleet: is empty; give at least one group such as {model: llama-3-8b, gpu: a100-80g}")
     for number, group in enumerate(fleet):
         _check_group(group, f"fleet[{number}]")
+    _check_roles([group.role for group in fleet])
+    failures = None
+    if sections.get("failures") is not None:
+        failures = decode(FailureSection, sections["failures"], "failures")
+        _check_outages(failures, sum(group.count for group in fleet))
     return Case(
         workload=workload,
         arrivals=parse_arrivals(workload.arrivals),
@@ -113,7 +156,35 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         information=decode(Information, sections.get("information") or {}, "information"),
         slo=decode(Slo, sections.get("slo") or {}, "slo"),
         folder=folder,
+        links=decode(LinkSection, sections.get("links") or {}, "links"),
+        failures=failures,
     )
+
+
+def _check_roles(roles: list[str]) -> None:
+    for role, other in (("prefill", "decode"), ("decode", "prefill")):
+        if role in roles and other not in roles and "mixed" not in roles:
+            raise InputError(
+                f"fleet: there are {role} replicas and none that can {other}; add a group with role {other} or mixed"
+            )
+
+
+def _check_outages(failures: FailureSection, replicas: int) -> None:
+    ends: dict[int, float] = {}
+    for number, outage in enumerate(sorted(failures.outages, key=lambda each: each.start)):
+        if outage.replica >= replicas:
+            raise InputError(
+                f"failures.outages: replica {outage.replica} does not exist (replicas are 0..{replicas - 1})"
+            )
+        if outage.start <= ends.get(outage.replica, -1.0):
+            raise InputError(
+                f"failures.outages[{number}]: replica {outage.replica} is still away from its outage before, until {ends[outage.replica]:g} s"
+            )
+        ends[outage.replica] = outage.start + outage.seconds
+    if failures.mean_between is not None and failures.outages:
+        raise InputError("failures: give either mean_between or outages, not both")
+    if failures.mean_between is None and not failures.outages:
+        raise InputError("failures: give mean_between: SECONDS, or outages: [{replica: 0, start: 100, seconds: 30}]")
 
 
 def _check_group(group: Group, where: str) -> None:

@@ -46,13 +46,16 @@ def verify(
     if found:
         return found  # rows that are not those of the workload have no further meaning
     found += _times(rows, done, rejected)
+    alone = all(
+        replica.role == "mixed" for replica in replicas
+    )  # else nobody here knows when a request came to its last replica
     judged = range(len(replicas))
     if len(workload) > LARGE:
         busiest = int(np.bincount(rows["replica"][done], minlength=1).argmax())
         judged = range(busiest, busiest + 1)
     for number, replica in enumerate(replicas):
         if number in judged:
-            here = done & (rows["replica"] == number) & (rows["preemptions"] == 0)
+            here = done & (rows["replica"] == number) & (rows["preemptions"] == 0) & (rows["restarts"] == 0) & alone
             found += _limits(rows, here, number, replica)
         of_host = series["host"] == number
         for name, most in (("kv_use", 1.0), ("busy", 1.0), ("running", float(replica.max_running))):
@@ -61,7 +64,7 @@ def verify(
                 found.append(
                     f"replica {number}: {name} is {seen:g} on average over a bin, at most {most:g} is possible"
                 )
-    if not unfinished.any():  # otherwise nobody knows how long they stay
+    if not unfinished.any() and not rows["restarts"].any():  # otherwise nobody knows how long they stay
         found += _law_of_little(rows, done, series, bin_seconds)
     return found + _counts(rows, done, rejected, unfinished, metrics)
 

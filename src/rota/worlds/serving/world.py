@@ -18,8 +18,10 @@ from rota.rules.find import find
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
+from rota.worlds.serving.fleet import Outage, Plan, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS
@@ -37,8 +39,8 @@ class Serving:
     """Replay of LLM request traces on a simulated fleet. Implements `rota.kernel.world.World`."""
 
     name = "serving"
-    sections = ("workload", "fleet", "information", "slo")
-    roles = ("route", "hold", "order", "batch", "victim")
+    sections = ("workload", "fleet", "information", "slo", "links", "failures")
+    roles = ("route", "hold", "order", "batch", "victim", "decode")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS})
     measures: Mapping[str, Measure] = MEASURES
@@ -124,6 +126,7 @@ class Serving:
             ("hold", roles.hold),
             ("order", roles.order),
             ("victim", roles.victim),
+            ("decode", roles.decode),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -140,6 +143,7 @@ class Serving:
             quality,
             think=think,
             concurrency=concurrency,
+            plan=_plan(case, seed),
         )
 
     def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
@@ -188,10 +192,16 @@ class Serving:
         def order(role: str) -> Order:
             return find("order", policy.get(role, DEFAULTS.get(role)), [ORDERS], folder, f"policy {name}, {role}")  # type: ignore[return-value]
 
-        route = find("place", policy.get("route", DEFAULTS["route"]), [PLACES], folder, f"policy {name}, route")
-        if not isinstance(route, Place):
-            raise InputError(f"policy {name}, route: is not a place")
-        return Roles(order("order"), route, order("hold"), order("victim") if "victim" in policy else None)
+        def place(role: str) -> Place:
+            return find("place", policy.get(role, DEFAULTS.get(role)), [PLACES], folder, f"policy {name}, {role}")  # type: ignore[return-value]
+
+        return Roles(
+            order("order"),
+            place("route"),
+            order("hold"),
+            order("victim") if "victim" in policy else None,
+            place("decode") if "decode" in policy else None,
+        )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
         """Every replica of the fleet under a policy's batcher; each run has its own count of extrapolations."""
@@ -219,9 +229,26 @@ class Serving:
                 max_outstanding=group.max_outstanding or UNLIMITED,
                 prefill_rate=prefill,
                 decode_rate=decode,
+                role=group.role,
+                kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
             )
             replicas += [replica] * group.count
         return replicas
+
+
+def _plan(case: Case, seed: int) -> Plan | None:
+    """What happens to the fleet; None where nothing does and nothing moves."""
+    failures, link = case.failures, Link(case.links.bandwidth, case.links.latency, case.links.overlap)
+    if failures is None:
+        return Plan(link) if any(group.role != "mixed" for group in case.fleet) else None
+    if failures.mean_between is not None:
+        times = failures.mean_between, failures.mean_repair, failures.restart
+        return Plan(link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)])
+    lines: dict[int, list[Outage]] = {}
+    for each in sorted(failures.outages, key=lambda each: each.start):
+        factor = np.inf if each.slower is None else each.slower
+        lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
+    return Plan(link, outages=[iter(line) for line in lines.values()])
 
 
 def work_rates(timing: Timing) -> tuple[float, float]:
