@@ -79,6 +79,7 @@ class Fleet:
     def __post_init__(self) -> None:
         self._actions: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = count()
+        self._column = self.run.column_of(self.decode)
         self._transfers = Transfers(self.plan.link, len(self.run.replicas))
         self._flights: dict[
             int, tuple[int, int, int]
@@ -132,8 +133,12 @@ class Fleet:
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
-        self._transfers.cancel(job, now)
-        self._flights.pop(job, None)
+        if self._flights.pop(job, None) is not None:
+            self._transfers.cancel(job, now)
+        if self._column is not None:
+            if not self.run.send_to_cheapest(job, self._column, now):
+                self._stranded.append(job)
+            return
         costs = np.where(self.run.can_decode(job), self.run.costs(self.decode, job, now), np.inf)
         if not np.isfinite(costs).any():
             self._stranded.append(job)

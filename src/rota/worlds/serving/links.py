@@ -4,9 +4,8 @@ A transfer goes at the bandwidth over the larger number of transfers that leave 
 others change pace. That is max-min fair where no host both shares its exit and waits for a full entry, and slightly pessimistic elsewhere.
 """
 
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True)
@@ -24,55 +23,62 @@ class Link:
     overlap: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Transfer:
     job: int
     source: int
     target: int
     left: float  # bytes
+    rate: float = 0.0  # bytes a second, until another transfer begins or ends
 
 
-@dataclass
 class Transfers:
     """Transfers under way. Time only moves forward."""
 
-    link: Link
-    hosts: int
-    now: float = 0.0
-    active: list[_Transfer] = field(default_factory=list)
+    def __init__(self, link: Link, hosts: int) -> None:
+        self.link = link
+        self.active: list[_Transfer] = []
+        self._now, self._next = 0.0, inf
+        self._out, self._into = [0] * hosts, [0] * hosts
 
     def begin(self, job: int, source: int, target: int, size: float, now: float) -> None:
         """`size` bytes begin to move."""
         self._pass(now)
         self.active.append(_Transfer(job, source, target, size))
+        self._out[source] += 1
+        self._into[target] += 1
+        self._pace()
 
     def cancel(self, job: int, now: float) -> None:
         """A transfer ends before its time, if there is one."""
         self._pass(now)
-        self.active = [each for each in self.active if each.job != job]
+        self._end([each for each in self.active if each.job == job])
 
     def next(self) -> float:
         """When the next transfer is through, if nothing begins before; inf: none is under way."""
-        return min(
-            (self.now + each.left / rate for each, rate in zip(self.active, self._rates(), strict=True)), default=np.inf
-        )
+        return self._next
 
     def through(self, now: float) -> list[int]:
         """Jobs whose transfer is through at `now`, which `next` has named, in the order in which they began."""
-        rates = self._rates()
-        done = [each for each, rate in zip(self.active, rates, strict=True) if self.now + each.left / rate <= now]
+        done = [each for each in self.active if self._now + each.left / each.rate <= now]
         self._pass(now)
-        self.active = [each for each in self.active if each not in done]
+        self._end(done)
         return [each.job for each in done]
 
-    def _rates(self) -> list[float]:
-        out, into = np.zeros(self.hosts, np.int64), np.zeros(self.hosts, np.int64)
+    def _end(self, ended: list[_Transfer]) -> None:
+        for each in ended:
+            self.active.remove(each)
+            self._out[each.source] -= 1
+            self._into[each.target] -= 1
+        self._pace()
+
+    def _pace(self) -> None:
+        self._next = inf
         for each in self.active:
-            out[each.source] += 1
-            into[each.target] += 1
-        return [self.link.bandwidth / max(out[each.source], into[each.target]) for each in self.active]
+            each.rate = self.link.bandwidth / max(self._out[each.source], self._into[each.target])
+            self._next = min(self._next, self._now + each.left / each.rate)
 
     def _pass(self, now: float) -> None:
-        for each, rate in zip(self.active, self._rates(), strict=True):
-            each.left = max(0.0, each.left - rate * (now - self.now))
-        self.now = now
+        for each in self.active:
+            each.left = max(0.0, each.left - each.rate * (now - self._now))
+        self._now = now

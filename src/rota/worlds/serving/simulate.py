@@ -482,6 +482,19 @@ class Simulation:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
         fleet.send(self.state, job, host, now)
 
+    def column_of(self, place: Place) -> int | None:
+        """The host column that a route is, where it is one that the kernel reads itself."""
+        plain = type(place).costs is Place.costs and place.sample.__func__ is Place.sample  # type: ignore[attr-defined]
+        return _ROUTE_COLUMNS.get(place.cost_column) if plain else None
+
+    def send_to_cheapest(self, job: int, column: int, now: float) -> bool:
+        """A parked request queues at the host that can decode it and has the least of a column. False: there is none."""
+        from rota.worlds.serving.kernels import fleet
+
+        if self.state[at.FULL]:
+            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        return bool(fleet.send_to_cheapest(self.state, job, column, now))
+
     def land(self, job: int, now: float) -> None:
         """The KV of a request has come to its host."""
         from rota.worlds.serving.kernels import moves

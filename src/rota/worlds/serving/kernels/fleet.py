@@ -3,7 +3,7 @@
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
-from rota.worlds.serving.kernels.advance import arrive, place
+from rota.worlds.serving.kernels.advance import arrive, holds_whole, host_column, place
 from rota.worlds.serving.kernels.batch import is_fresh, leave_prefills, release
 from rota.worlds.serving.kernels.decoders import drop, stop_running
 from rota.worlds.serving.kernels.layout import (
@@ -14,6 +14,7 @@ from rota.worlds.serving.kernels.layout import (
     BUSY_SECONDS,
     CHUNK,
     COMPUTED,
+    DECISIONS_HERE,
     DECODING,
     DECODING_NOW,
     DISPATCH,
@@ -37,12 +38,14 @@ from rota.worlds.serving.kernels.layout import (
     MOVING,
     NEXT_IN_BOX,
     PARKED,
+    PREFILL_ROLE,
     PREFILLING,
     PROMPT,
     QUEUE_ROOM,
     QUEUED_COUNT,
     READY,
     RESTARTS,
+    ROLE,
     RUNNING_COUNT,
     RUNNING_ROOM,
     SHUT,
@@ -69,6 +72,23 @@ from rota.worlds.serving.kernels.queue import push, set_count
 def send(state, j, r, now):
     """A parked job queues at the host that will go on with it."""
     place(state, j, r, now)
+
+
+@compiler.njit
+def send_to_cheapest(state, j, column, now):
+    """The same, at the host that can decode it with the least of a column; fewest decisions, then the number, break ties. False: there is none."""
+    hosts = host_ints(state)
+    best, best_cost = -1, 0.0
+    for r in range(state[HOSTS]):
+        if hosts[r, ROLE] == PREFILL_ROLE or hosts[r, SHUT] or not holds_whole(state, r, j):
+            continue
+        cost = host_column(state, column, r)
+        fewer = best >= 0 and cost == best_cost and hosts[r, DECISIONS_HERE] < hosts[best, DECISIONS_HERE]
+        if best < 0 or cost < best_cost or fewer:
+            best, best_cost = r, cost
+    if best >= 0:
+        place(state, j, best, now)
+    return best >= 0
 
 
 @compiler.inner
