@@ -17,6 +17,7 @@ far, then id. State of a policy changes only in its hooks.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -144,16 +145,23 @@ class Place(Policy):
     """Where does this job go?
 
     A place whose cost is just a column of the hosts names it in `cost_column` and writes no `costs`: the world then reads the
-    column itself and need not ask. A place that looks at some hosts only says which in `sample`.
+    column itself and need not ask. A weighted sum of columns stands in `cost_terms`. A place that looks at some hosts only says which in `sample`.
 
     Attributes:
         reads: Host columns that the policy may see.
         reads_job: Columns of the job to be placed (the table has one row a job).
-        cost_column: The host column that is the cost; empty: all hosts cost the same.
+        cost_column: The host column that is the cost; empty: all hosts cost the same, or `cost_terms` says what they cost.
+        cost_terms: Host columns and their weights, in the order in which they are added.
     """
 
     reads_job: ClassVar[tuple[str, ...]] = ()
     cost_column: str = ""
+    cost_terms: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def terms(self) -> Mapping[str, float]:
+        """What the cost is made of, where it is made of columns."""
+        return {self.cost_column: 1.0} if self.cost_column else self.cost_terms
 
     def sample(self, jobs: Jobs, hosts: Hosts) -> IntColumn | None:
         """Ids of the candidate hosts of each job, shape ``(jobs, d)``, independent of their state; None: every host."""
@@ -162,8 +170,8 @@ class Place(Policy):
     def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
         """Costs, shape ``(hosts,)`` for one job or ``(jobs, hosts)`` for many; ``inf`` = impossible, all ``inf`` = the job waits."""
         costs = np.zeros(len(hosts))
-        if self.cost_column:
-            costs += getattr(hosts, self.cost_column)
+        for column, weight in self.terms.items():
+            costs += weight * getattr(hosts, column)
         candidates = self.sample(jobs, hosts)
         if candidates is None:
             return costs

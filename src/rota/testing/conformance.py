@@ -234,13 +234,14 @@ def _contents(table: Table) -> dict[str, tuple[Any, ...]]:
 
 
 def _shortcuts(subject: Subject) -> None:
-    """What a world may use instead of asking (`cost_column`, `sample`) says the same as `costs`."""
+    """What a world may use instead of asking (`cost_column`, `cost_terms`, `sample`) says the same as `costs`."""
     policy = subject.fresh()
     if not isinstance(policy, Place):
         return
-    if policy.cost_column and policy.cost_column not in policy.reads:
-        raise Broken(f"cost_column {policy.cost_column} is not in reads {policy.reads}")
-    if not policy.cost_column and type(policy).sample is Place.sample:
+    for name in policy.terms:
+        if name not in policy.reads:
+            raise Broken(f"cost_column {name} is not in reads {policy.reads}")
+    if not policy.terms and type(policy).sample is Place.sample:
         return
     for question in subject.questions:
         jobs, hosts = question.tables(subject.shape, subject.known, subject.known_job)

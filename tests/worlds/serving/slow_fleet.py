@@ -32,10 +32,25 @@ def tokens(engine: SlowReplica, r: Request) -> float:
     return sum(p + a for p, a in parts(engine))
 
 
-def parts(engine: SlowReplica) -> list[tuple[float, float]]:
+def missing(engine: SlowReplica, r: Request) -> float:
+    """Prompt tokens that are not in the cache."""
+    return max(0.0, r.prompt - len(engine.pool.hits(r)) * engine.pool.size)
+
+
+def active(engine: SlowReplica) -> float:
+    """Tokens of the blocks that are held, and prompts that wait."""
+    held = (engine.replica.kv_blocks - len(engine.pool.free)) * engine.pool.size
+    return held + sum(p for p, _ in parts(engine, engine.waiting + engine.inbox))
+
+
+def kv_router(engine: SlowReplica, r: Request) -> float:
+    return missing(engine, r) + sum(p for p, _ in parts(engine)) + active(engine)
+
+
+def parts(engine: SlowReplica, rows: Sequence[Request] | None = None) -> list[tuple[float, float]]:
     """For each request: prompt tokens not in the cache, answer tokens that are known of and not out."""
     found = []
-    for each in engine.waiting + engine.inbox + engine.running:
+    for each in engine.waiting + engine.inbox + engine.running if rows is None else rows:
         prompt = 0 if each.decoding else max(0, each.prompt - each.computed)
         found.append((float(prompt), max(0.0, each.size - each.generated)))
     return found

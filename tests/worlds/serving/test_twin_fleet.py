@@ -139,6 +139,16 @@ def test_prefix_caches(name: str, block_tokens: int, branches: list[int], rows: 
     compare(workload(rows, prefix), fleet, FCFS(), "least_outstanding")
 
 
+@pytest.mark.parametrize("route", ["kv_router", "asked_missing"])
+@pytest.mark.parametrize("name", ["vllm_v0", "vllm_v1", "vllm_v1 ahead"])
+@given(rows=rows_of_requests, branches=st.lists(st.integers(0, 2), min_size=16, max_size=16))
+def test_routes_that_look_into_caches(name: str, route: str, branches: list[int], rows: Rows) -> None:
+    rows = sorted(rows, key=lambda row: row[0])
+    prefix = shared_beginnings([prompt for _, prompt, _, _ in rows], branches, 4)
+    fleet = [replica(name, prefix_caching=True), replica(name, 2.0, kv_blocks=9, prefix_caching=True), replica(name)]
+    compare(workload(rows, prefix), fleet, FCFS(), route)
+
+
 def shared_beginnings(prompts: list[int], branches: list[int], block_tokens: int) -> PrefixBlocks:
     """Ids of full blocks: equal exactly where all the blocks before them are; a prompt leaves the common one after `branch` blocks."""
     known: dict[tuple[int, ...], int] = {}

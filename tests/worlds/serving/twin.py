@@ -12,10 +12,21 @@ from rota.rules import ORDERS, PLACES
 from rota.rules.balance import LeastWork
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
+from rota.worlds.serving.policies import KvRouter
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from tests.worlds.serving.slow import Key, Pool, Ranking, Request
 from tests.worlds.serving.slow_cache import CachingPool
-from tests.worlds.serving.slow_fleet import Cost, SlowFleet, no_cost, outstanding, queued, tokens, work
+from tests.worlds.serving.slow_fleet import (
+    Cost,
+    SlowFleet,
+    kv_router,
+    missing,
+    no_cost,
+    outstanding,
+    queued,
+    tokens,
+    work,
+)
 
 COSTS: dict[str, Cost] = {
     "round_robin": no_cost,
@@ -27,6 +38,8 @@ COSTS: dict[str, Cost] = {
     "least_tokens": tokens,
     "asked_work": work,
     "asked_tokens": tokens,
+    "kv_router": kv_router,
+    "asked_missing": missing,
 }
 
 
@@ -44,6 +57,8 @@ MADE: dict[str, Callable[[], Place]] = {
     "least_tokens": lambda: LeastWork(by="outstanding_tokens"),
     "asked_work": lambda: Asked("work"),
     "asked_tokens": lambda: Asked("outstanding_tokens"),
+    "kv_router": KvRouter,
+    "asked_missing": lambda: Asked("missing_tokens"),
 }
 COLUMNS = (
     "id",

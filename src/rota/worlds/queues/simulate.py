@@ -297,6 +297,7 @@ class Simulation:
         plain = (
             type(route).costs is Place.costs
             and route.cost_column in _ROUTE_COLUMNS
+            and not route.cost_terms
             and not (self.refresh or self.every)
         )
         state[at.ROUTE_COLUMN] = _ROUTE_COLUMNS[route.cost_column] if plain else at.COLUMN_ASKED

@@ -12,9 +12,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from rota.kernel.decisions import Place
 from rota.kernel.streams import exponential
+from rota.kernel.tables import Hosts
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 
@@ -79,7 +81,8 @@ class Fleet:
     def __post_init__(self) -> None:
         self._actions: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = count()
-        self._column = self.run.column_of(self.decode)
+        self._decided = self.run.decides_decode(self.decode)
+        self._samples = self._sampled()
         self._transfers = Transfers(self.plan.link, len(self.run.replicas))
         self._flights: dict[
             int, tuple[int, int, int]
@@ -88,6 +91,11 @@ class Fleet:
         self._pending = 0  # actions that are not outages
         for outages in self.plan.outages:
             self._next_outage(outages)
+
+    def _sampled(self) -> npt.NDArray[np.int64] | None:
+        """The hosts that the decode role looks at, a row a request; None: all."""
+        decoders = np.flatnonzero(self.run.hosts[:, at.ROLE] != at.PREFILL_ROLE)
+        return self.decode.sample(self.run.static_table(self.decode.reads_job), Hosts({"id": decoders}))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -135,11 +143,14 @@ class Fleet:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
-        if self._column is not None:
-            if not self.run.send_to_cheapest(job, self._column, now):
+        if self._decided:
+            if not self.run.send_to_cheapest(job, now):
                 self._stranded.append(job)
             return
-        costs = np.where(self.run.can_decode(job), self.run.costs(self.decode, job, now), np.inf)
+        able = self.run.can_decode(job)
+        if self._samples is not None and able[self._samples[job]].any():
+            able &= np.isin(np.arange(len(able)), self._samples[job])
+        costs = np.where(able, self.run.costs(self.decode, job, now), np.inf)
         if not np.isfinite(costs).any():
             self._stranded.append(job)
             return

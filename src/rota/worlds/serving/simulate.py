@@ -43,6 +43,10 @@ SERVING_HOST_COLUMNS = {
             "tokens",
             "prompt tokens not yet in the cache, and answer tokens that are visible and not yet out",
         ),
+        Column("prefill_tokens", "tokens", "prompt tokens of outstanding requests not yet in the cache"),
+        Column("active_tokens", "tokens", "KV that requests hold, and prompts that wait"),
+        Column("cached_tokens", "tokens", "beginning of this request's prompt that is in the prefix cache"),
+        Column("missing_tokens", "tokens", "rest of this request's prompt"),
         Column("decisions", "", "jobs placed here so far"),
         Column("kv_use", "", "share of KV blocks in use"),
         Column("free_blocks", "blocks", "KV blocks nobody holds"),
@@ -299,7 +303,8 @@ class Simulation:
         self._fixed = np.ascontiguousarray(np.stack([np.asarray(column, np.float64) for column in fixed.values()]))
         self._codes = {name: position for position, name in enumerate(fixed)} | moving
 
-    def _static_table(self, policy: Order | Place, reads: tuple[str, ...]) -> Jobs:
+    def static_table(self, reads: tuple[str, ...]) -> Jobs:
+        """Columns of all requests as they are when they arrive."""
         values: dict[str, npt.NDArray[Any]] = {}
         for name in reads:
             if name == "id":
@@ -323,11 +328,10 @@ class Simulation:
         if roles.victim is not None:
             state[at.VICTIM] = 2 if self._static_keys(roles.victim, at.A_VICTIM_KEYS, at.VICTIM_WIDTH) else 1
         route = roles.route
-        plain = type(route).costs is Place.costs and route.cost_column in _ROUTE_COLUMNS
-        state[at.ROUTE_COLUMN] = _ROUTE_COLUMNS[route.cost_column] if plain else at.COLUMN_ASKED
+        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS)
         state[at.ROUTE_ASKED] = not plain
         hosts = Hosts({"id": np.arange(len(self.replicas))})
-        samples = route.sample(self._static_table(route, route.reads_job), hosts) if plain else None
+        samples = route.sample(self.static_table(route.reads_job), hosts) if plain else None
         state[[at.ROUTE_SAMPLED, at.SAMPLE_WIDTH]] = samples is not None, 1
         if samples is not None:
             drawn = np.ascontiguousarray(samples, np.int64)
@@ -388,7 +392,7 @@ class Simulation:
         if policy.asked != "arrival" or (self.concurrency and "release" in policy.reads):
             return True
         rows = len(self.workload)
-        keys = np.asarray(policy.keys(self._static_table(policy, policy.reads), 0.0), np.float64)
+        keys = np.asarray(policy.keys(self.static_table(policy.reads), 0.0), np.float64)
         if keys.shape[:1] != (rows,) or keys.ndim > 2 or np.isnan(keys).any():
             raise PolicyError(
                 f"{type(policy).__name__}: keys for {rows} jobs have shape {keys.shape} or contain NaN; answer one number (or inf) a row"
@@ -482,18 +486,25 @@ class Simulation:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
         fleet.send(self.state, job, host, now)
 
-    def column_of(self, place: Place) -> int | None:
-        """The host column that a route is, where it is one that the kernel reads itself."""
-        plain = type(place).costs is Place.costs and place.sample.__func__ is Place.sample  # type: ignore[attr-defined]
-        return _ROUTE_COLUMNS.get(place.cost_column) if plain else None
+    def _terms(self, place: Place, slot: int, count: int) -> bool:
+        """Tell the kernel what a cost is made of. False: it must be asked for."""
+        plain = type(place).costs is Place.costs and all(name in _ROUTE_COLUMNS for name in place.terms)
+        terms = [[float(_ROUTE_COLUMNS[name]), weight] for name, weight in place.terms.items()] if plain else []
+        self._own(slot, np.array(terms or [[0.0, 0.0]]))
+        self.state[count] = len(terms)
+        return plain
 
-    def send_to_cheapest(self, job: int, column: int, now: float) -> bool:
-        """A parked request queues at the host that can decode it and has the least of a column. False: there is none."""
+    def decides_decode(self, place: Place) -> bool:
+        """Whether the kernel can choose the host that decodes; what looks at some hosts only is asked."""
+        return self._terms(place, at.A_DECODE_TERMS, at.DECODE_TERMS) and type(place).sample is Place.sample
+
+    def send_to_cheapest(self, job: int, now: float) -> bool:
+        """A parked request queues at the host that can decode it for the least. False: there is none."""
         from rota.worlds.serving.kernels import fleet
 
         if self.state[at.FULL]:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
-        return bool(fleet.send_to_cheapest(self.state, job, column, now))
+        return bool(fleet.send_to_cheapest(self.state, job, now))
 
     def land(self, job: int, now: float) -> None:
         """The KV of a request has come to its host."""
@@ -598,6 +609,7 @@ class Simulation:
             elif name in self._codes and self._codes[name] >= 0:
                 values[name] = self._fixed[self._codes[name], job : job + 1]
         hosts = {name: _HOST_VALUES[name](self) for name in route.reads if name in _HOST_VALUES}
+        hosts |= {name: self._pair(_PAIR_COLUMNS[name], job) for name in route.reads if name in _PAIR_COLUMNS}
         columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
         table = Hosts(hosts, columns.values(), rows=len(self.replicas))
         costs = np.asarray(route.costs(Jobs(values, self._columns.values(), rows=1), table, now), np.float64)
@@ -606,6 +618,14 @@ class Simulation:
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
             )
         return costs
+
+    def _pair(self, column: int, job: int) -> FloatColumn:
+        """A host column that depends on the request."""
+        from rota.worlds.serving.kernels import fleet
+
+        out = np.zeros(len(self.replicas))
+        fleet.pair_column(self.state, column, job, out)
+        return out
 
     def _deliver(self) -> None:
         """Tell the policies what happened since the last question."""
@@ -656,14 +676,20 @@ class _Plan:
 
 _HOOK_NAMES = ("on_arrival", "on_start", "on_preempt", "on_finish", "on_leave")
 _KEY_SLOTS = ((at.A_KEYS, at.KEY_WIDTH), (at.A_VICTIM_KEYS, at.VICTIM_WIDTH), (at.A_HOLD_KEYS, at.HOLD_KEY_WIDTH))
+_PAIR_COLUMNS = {
+    "prefill_tokens": at.COLUMN_PREFILL,
+    "active_tokens": at.COLUMN_ACTIVE,
+    "cached_tokens": at.COLUMN_CACHED,
+    "missing_tokens": at.COLUMN_MISSING,
+}
 _ROUTE_COLUMNS = {
-    "": at.COLUMN_NONE,
     "decisions": at.COLUMN_DECISIONS,
     "outstanding": at.COLUMN_OUTSTANDING,
     "queued": at.COLUMN_QUEUED,
     "running": at.COLUMN_RUNNING,
     "work": at.COLUMN_WORK,
     "outstanding_tokens": at.COLUMN_TOKENS,
+    **_PAIR_COLUMNS,
 }
 
 

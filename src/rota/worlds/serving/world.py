@@ -24,7 +24,7 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS
+from rota.worlds.serving.policies import BATCHERS, ROUTES
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
@@ -42,7 +42,7 @@ class Serving:
     sections = ("workload", "fleet", "information", "slo", "links", "failures")
     roles = ("route", "hold", "order", "batch", "victim", "decode")
     objective = "e2e_mean"
-    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS})
+    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS, "route": ROUTES, "decode": ROUTES})
     measures: Mapping[str, Measure] = MEASURES
 
     def __init__(self) -> None:
@@ -193,7 +193,9 @@ class Serving:
             return find("order", policy.get(role, DEFAULTS.get(role)), [ORDERS], folder, f"policy {name}, {role}")  # type: ignore[return-value]
 
         def place(role: str) -> Place:
-            return find("place", policy.get(role, DEFAULTS.get(role)), [PLACES], folder, f"policy {name}, {role}")  # type: ignore[return-value]
+            return find(
+                "place", policy.get(role, DEFAULTS.get(role)), [PLACES, ROUTES], folder, f"policy {name}, {role}"
+            )  # type: ignore[return-value]
 
         return Roles(
             order("order"),

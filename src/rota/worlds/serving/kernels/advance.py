@@ -17,6 +17,7 @@ from rota.worlds.serving.kernels.layout import (
     A_ARRIVALS,
     A_CLOCK,
     A_QUEUE,
+    A_ROUTE_TERMS,
     A_ROWS,
     A_SAMPLES,
     A_VICTIM_KEYS,
@@ -31,14 +32,18 @@ from rota.worlds.serving.kernels.layout import (
     BLOCK_TOKENS,
     BUDGET,
     BUSY,
+    CACHED_ENTRY,
     CHUNKED,
     CLOCK_FLOATS,
     CLOSED,
+    COLUMN_ACTIVE,
+    COLUMN_CACHED,
     COLUMN_DECISIONS,
+    COLUMN_MISSING,
     COLUMN_OUTSTANDING,
+    COLUMN_PREFILL,
     COLUMN_QUEUED,
     COLUMN_RUNNING,
-    COLUMN_TOKENS,
     COLUMN_WORK,
     COMPLETE_ENTRY,
     CONTEXT_LIMIT,
@@ -54,6 +59,7 @@ from rota.worlds.serving.kernels.layout import (
     EVENT_ROOM,
     EVENTS,
     FINISHED,
+    FREE,
     FULL,
     GROW,
     HELD,
@@ -83,6 +89,7 @@ from rota.worlds.serving.kernels.layout import (
     PLACE,
     PLACED,
     PREFILL_ROLE,
+    PREFIX,
     PROMPT,
     QUEUE_ROOM,
     QUEUED,
@@ -95,8 +102,8 @@ from rota.worlds.serving.kernels.layout import (
     REVIEW_AT,
     ROLE,
     ROUTE_ASKED,
-    ROUTE_COLUMN,
     ROUTE_SAMPLED,
+    ROUTE_TERMS,
     RUNNING_COUNT,
     RUNNING_ROOM,
     SAMPLE_WIDTH,
@@ -110,6 +117,7 @@ from rota.worlds.serving.kernels.layout import (
     UNTIL,
     VICTIM_WIDTH,
     WAITING_AT_ROUTER,
+    WAITING_PROMPT,
     WATERMARK,
     host_floats,
     host_ints,
@@ -162,9 +170,9 @@ def outstanding(host):
 
 
 @compiler.inner
-def host_column(state, column, r):
-    """The value of a host column that a route may be made of."""
-    host = host_ints(state)[r]
+def host_column(state, column, j, r):
+    """The value of a host column for a job."""
+    job, host = job_ints(state), host_ints(state)[r]
     if column == COLUMN_DECISIONS:
         return float(host[DECISIONS_HERE])
     if column == COLUMN_OUTSTANDING:
@@ -175,10 +183,24 @@ def host_column(state, column, r):
         return float(host[RUNNING_COUNT])
     if column == COLUMN_WORK:
         return work_left(state, r)
-    if column == COLUMN_TOKENS:
-        prompt, answer = left(state, r)
-        return prompt + answer
-    return 0.0
+    if column == COLUMN_ACTIVE:
+        return float((host[KV_BLOCKS] - host[FREE]) * host[BLOCK_TOKENS]) + host_floats(state)[r, WAITING_PROMPT]
+    if column in (COLUMN_CACHED, COLUMN_MISSING):
+        cached = 0
+        if host[PREFIX]:
+            cached = (call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) >> 32) * host[BLOCK_TOKENS]
+        return float(cached if column == COLUMN_CACHED else max(job[PROMPT, j] - cached, 0))
+    prompt, answer = left(state, r)
+    return prompt if column == COLUMN_PREFILL else prompt + answer
+
+
+@compiler.inner
+def cost(terms, j, r, state):
+    """A weighted sum of host columns, in the order of the terms."""
+    total = 0.0
+    for k in range(len(terms)):
+        total += terms[k, 1] * host_column(state, int(terms[k, 0]), j, r)
+    return total
 
 
 @compiler.inner
@@ -189,19 +211,20 @@ def cheapest(state, j):
     answer = floats_at(state[A_ANSWER], 1, state[HOSTS])[0]
     samples = ints_at(state[A_SAMPLES], state[JOBS] if state[ROUTE_SAMPLED] else 1, state[SAMPLE_WIDTH])
     sampled = state[ROUTE_SAMPLED] and any_possible(state, j, samples)
+    terms = floats_at(state[A_ROUTE_TERMS], state[ROUTE_TERMS], 2)
     best, best_cost = WAITS, np.inf
     for k in range(state[SAMPLE_WIDTH] if sampled else state[HOSTS]):
         r = samples[j, k] if sampled else k
         if outstanding(hosts[r]) >= hosts[r, MAX_OUTSTANDING] or hosts[r, SHUT] or not possible(state, r, j):
             continue
-        cost = answer[r] if asked else host_column(state, state[ROUTE_COLUMN], r)
-        if cost == np.inf or cost > best_cost:
+        mine = answer[r] if asked else cost(terms, j, r, state)
+        if mine == np.inf or mine > best_cost:
             continue
-        if best >= 0 and cost == best_cost:
+        if best >= 0 and mine == best_cost:
             fewer = hosts[r, DECISIONS_HERE] - hosts[best, DECISIONS_HERE]
             if fewer > 0 or (fewer == 0 and r > best):
                 continue
-        best, best_cost = r, cost
+        best, best_cost = r, mine
     return best
 
 

@@ -1,12 +1,13 @@
 """What the fleet does to hosts and requests when the simulation stops: hand over, restart, take a host away."""
 
-from rota.kernel.compile import ints_at
+from rota.kernel.compile import floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
-from rota.worlds.serving.kernels.advance import arrive, holds_whole, host_column, place
+from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, place
 from rota.worlds.serving.kernels.batch import is_fresh, leave_prefills, release
 from rota.worlds.serving.kernels.decoders import drop, stop_running
 from rota.worlds.serving.kernels.layout import (
+    A_DECODE_TERMS,
     A_QUEUE,
     A_RUNNING,
     BEGUN,
@@ -15,6 +16,7 @@ from rota.worlds.serving.kernels.layout import (
     CHUNK,
     COMPUTED,
     DECISIONS_HERE,
+    DECODE_TERMS,
     DECODING,
     DECODING_NOW,
     DISPATCH,
@@ -75,20 +77,27 @@ def send(state, j, r, now):
 
 
 @compiler.njit
-def send_to_cheapest(state, j, column, now):
-    """The same, at the host that can decode it with the least of a column; fewest decisions, then the number, break ties. False: there is none."""
-    hosts = host_ints(state)
+def send_to_cheapest(state, j, now):
+    """The same, at the host that can decode it for the least; fewest decisions, then the number, break ties. False: there is none."""
+    hosts, terms = host_ints(state), floats_at(state[A_DECODE_TERMS], state[DECODE_TERMS], 2)
     best, best_cost = -1, 0.0
     for r in range(state[HOSTS]):
         if hosts[r, ROLE] == PREFILL_ROLE or hosts[r, SHUT] or not holds_whole(state, r, j):
             continue
-        cost = host_column(state, column, r)
-        fewer = best >= 0 and cost == best_cost and hosts[r, DECISIONS_HERE] < hosts[best, DECISIONS_HERE]
-        if best < 0 or cost < best_cost or fewer:
-            best, best_cost = r, cost
+        mine = cost(terms, j, r, state)
+        fewer = best >= 0 and mine == best_cost and hosts[r, DECISIONS_HERE] < hosts[best, DECISIONS_HERE]
+        if best < 0 or mine < best_cost or fewer:
+            best, best_cost = r, mine
     if best >= 0:
         place(state, j, best, now)
     return best >= 0
+
+
+@compiler.njit
+def pair_column(state, column, j, out):
+    """A host column that depends on the job, a value a host."""
+    for r in range(state[HOSTS]):
+        out[r] = host_column(state, column, j, r)
 
 
 @compiler.inner

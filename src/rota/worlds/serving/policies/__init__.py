@@ -1,11 +1,16 @@
 """Published schedulers that only make sense in serving, by role and name."""
 
+from rota.kernel.decisions import Place
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.policies.cache_aware import CacheAware
+from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.orca import Orca
+from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
+from rota.worlds.serving.policies.work_route import ReuseAndWork
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -14,4 +19,10 @@ BATCHERS: dict[str, type[Batcher]] = {
     "orca": Orca,
     "static": Static,
 }
-POLICIES = {"allot": BATCHERS}
+ROUTES: dict[str, type[Place]] = {
+    "kv_router": KvRouter,
+    "cache_aware": CacheAware,
+    "longest_match": LongestMatch,
+    "reuse_and_work": ReuseAndWork,
+}
+POLICIES = {"allot": BATCHERS, "place": ROUTES}

@@ -1,0 +1,48 @@
+"""SGLang's cache-aware router: to the longest match while the replicas are in balance, to the least loaded one while they are not.
+
+SGLang router: out of balance when the outstanding requests differ by more than `balance_abs` and by more than a factor `balance_rel`; in balance, the
+longest match if it is more than `match` of the prompt, otherwise the replica with the least in its cache (its smallest tree; here: least KV in use).
+Zheng et al., SGLang: Efficient Execution of Structured Language Model Programs, NeurIPS 2024. Matches are those of the engine's own cache here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rota.kernel.decisions import Place
+from rota.kernel.errors import InputError
+from rota.kernel.tables import FloatColumn, Hosts, Jobs
+
+
+@dataclass
+class CacheAware(Place):
+    """Match or balance.
+
+    Attributes:
+        match: Least share of the prompt that a match must cover.
+        balance_abs: Outstanding requests by which replicas may differ.
+        balance_rel: Factor by which they may differ.
+    """
+
+    match: float = 0.5
+    balance_abs: int = 32
+    balance_rel: float = 1.1
+
+    reads = ("outstanding", "cached_tokens", "active_tokens")
+    reads_job = ("prompt_tokens",)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.match <= 1 or self.balance_abs < 0 or self.balance_rel < 1:
+            raise InputError(
+                f"cache_aware: needs match in [0, 1], balance_abs >= 0, balance_rel >= 1; found {self.match:g}, {self.balance_abs}, {self.balance_rel:g}"
+            )
+
+    def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
+        load = hosts.outstanding.astype(np.float64)
+        most, least = load.max(initial=0.0), load.min(initial=np.inf)
+        if most - least > self.balance_abs and most > self.balance_rel * least:
+            return load
+        cached = hosts.cached_tokens.astype(np.float64)
+        if cached.max(initial=0.0) > self.match * jobs.prompt_tokens[0]:
+            return -cached
+        return hosts.active_tokens.astype(np.float64)
