@@ -41,7 +41,7 @@ def open_table(path: Path) -> Table:
     Raises:
         InputError: the file is missing, a folder, unreadable, empty, truncated or not what its name says.
     """
-    data = _bytes(path)
+    data = read_bytes(path)
     if not data.strip():
         raise InputError(f"{path}: the file is empty; a trace has one row a job")
     names = path.name.removesuffix(".gz")
@@ -52,7 +52,7 @@ def open_table(path: Path) -> Table:
     return table
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the trace file in it")
     try:

@@ -89,6 +89,7 @@ class Fleet:
         ] = {}  # job -> (number, source, target) of its transfer until it lands; an older one is void
         self._stranded: list[int] = []  # prompts that are done, and no host is there to decode them
         self._pending = 0  # actions that are not outages
+        self._family()
         for outages in self.plan.outages:
             self._next_outage(outages)
 
@@ -138,6 +139,43 @@ class Fleet:
                 self._hand_over(job, now)
             elif kind == at.STOP_MOVE:
                 self._move(job, now)
+            else:
+                self._ended(job, now)
+
+    # -- programs -------------------------------------------------------------------------------------------------
+
+    def _family(self) -> None:
+        """Who waits for whom."""
+        programs = self.run.workload.programs
+        self._programs = programs
+        if programs is None:
+            return
+        self._waits_for = np.diff(programs.offsets).tolist()
+        self._children: dict[int, list[int]] = {}
+        for child, parent in zip(
+            np.repeat(np.arange(len(programs.program)), np.diff(programs.offsets)).tolist(),
+            programs.parents.tolist(),
+            strict=True,
+        ):
+            self._children.setdefault(parent, []).append(child)
+        order = np.argsort(programs.program, kind="stable")
+        self._members = np.split(order, np.flatnonzero(np.diff(programs.program[order])) + 1)
+        self._attained = np.zeros(len(self._members))
+        self._path = np.zeros(len(programs.program))
+
+    def _ended(self, job: int, now: float) -> None:
+        """A call is done: those that waited for it last are on their way."""
+        if self._programs is None:
+            return
+        program, work = int(self._programs.program[job]), self.run.served(job)
+        self._attained[program] += work
+        self.run.tell_program("program_attained", self._members[program], float(self._attained[program]))
+        for child in self._children.get(job, ()):
+            self._path[child] = max(self._path[child], self._path[job] + work)
+            self._waits_for[child] -= 1
+            if self._waits_for[child] == 0:
+                self.run.tell_program("path_attained", child, float(self._path[child]))
+                self._later(now + float(self._programs.delay[child]), partial(self.run.enter, child))
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""

@@ -30,7 +30,11 @@ def _measures() -> dict[str, Measure]:
         found[f"{family}_mean"] = Measure(f"{family}_mean", f"mean {title}", "s", per_job=per_job)
         for p in PERCENTILES:
             found[f"{family}_p{p}"] = Measure(f"{family}_p{p}", f"{title}, p{p}", "s")
+    found["program_e2e_mean"] = Measure("program_e2e_mean", "mean time of a program", "s")
+    for p in PERCENTILES:
+        found[f"program_e2e_p{p}"] = Measure(f"program_e2e_p{p}", f"time of a program, p{p}", "s")
     for name, title, unit, smaller in (
+        ("programs_done", "programs of which every call is done", "", False),
         ("throughput_tokens", "output tokens a second", "tokens/s", False),
         ("throughput_requests", "requests a second", "1/s", False),
         ("goodput", "requests a second within their limits", "1/s", False),
@@ -47,7 +51,7 @@ def _measures() -> dict[str, Measure]:
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
     ):
-        counts_all = name in ("goodput", "goodput_share", "rejected", "unfinished")
+        counts_all = name in ("goodput", "goodput_share", "rejected", "unfinished", "programs_done")
         found[name] = Measure(name, title, unit, smaller, "good" if name == "goodput_share" else "", not counts_all)
     return found
 
@@ -106,7 +110,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
         _describe(metrics, family, values[~np.isnan(values)])
     _describe_gaps(metrics, run.histogram)
     end = float(np.max(rows["finish"][done], initial=0.0))
-    start = float(np.min(rows["arrival"], initial=np.inf)) if len(rows["arrival"]) else 0.0
+    start = float(np.nanmin(rows["arrival"], initial=np.inf)) if len(rows["arrival"]) else 0.0
     span = end - start if end > start else float("nan")
     metrics["makespan"] = end - start if done.any() else 0.0
     metrics["throughput_tokens"] = float(rows["output_tokens"][done].sum()) / span
@@ -114,6 +118,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["goodput"] = float(rows["good"].sum()) / span
     metrics["goodput_share"] = float(rows["good"].mean()) if len(done) else float("nan")
     metrics["preemptions"] = float(rows["preemptions"].sum())
+    _describe_programs(metrics, run, rows)
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
@@ -128,6 +133,20 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["iterations"] = float(run.hosts[:, at.ITERATIONS].sum())
     metrics["extrapolated"] = float(sum(replica.timing.parameters[0] for replica in run.replicas))
     return metrics
+
+
+def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+    """From a program's first arrival to the end of its last call, over programs of which every call is done."""
+    programs = run.workload.programs
+    if programs is None:
+        return
+    count = int(programs.program.max(initial=-1)) + 1
+    begin, end = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(begin, programs.program, run.workload.arrival)
+    np.maximum.at(end, programs.program, np.where(np.isnan(rows["finish"]), np.inf, rows["finish"]))
+    took = (end - begin)[np.isfinite(end)]
+    _describe(metrics, "program_e2e", took)
+    metrics["programs_done"] = float(len(took))
 
 
 def _describe(metrics: dict[str, float], family: str, values: FloatColumn) -> None:

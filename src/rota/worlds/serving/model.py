@@ -22,6 +22,55 @@ class PrefixBlocks:
     offsets: IntColumn  # (requests + 1,)
     ids: IntColumn  # (blocks,)
     block_tokens: int
+    answers: bool = False  # the ids go on through the answers, which later prompts may repeat
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Calls that wait for one another: conversations, agents with tools, search trees. Every request of the workload is a call of one program.
+
+    Call ``i`` arrives `delay[i]` seconds after the last of its parents ``parents[offsets[i]:offsets[i + 1]]`` has ended; one without parents arrives
+    when the workload says. In the workload, a call with parents has the arrival of its program.
+    """
+
+    program: IntColumn  # (requests,), 0 .. programs - 1
+    offsets: IntColumn  # (requests + 1,)
+    parents: IntColumn  # rows of the workload
+    delay: FloatColumn  # seconds: a tool runs, a person thinks
+
+    def __post_init__(self) -> None:
+        rows = len(self.program)
+        if len(self.offsets) != rows + 1 or len(self.delay) != rows:
+            raise InputError(
+                f"programs: columns of {rows} calls, {len(self.offsets) - 1} lists of parents and {len(self.delay)} delays"
+            )
+        if rows and not (np.isfinite(self.delay).all() and self.delay.min() >= 0):
+            raise InputError("programs: delays must be finite and not negative")
+        child = np.repeat(np.arange(rows), np.diff(self.offsets))
+        if len(self.parents) and (self.parents.min() < 0 or self.parents.max() >= rows):
+            raise InputError("programs: a parent is not a row of the workload")
+        if (self.program[self.parents] != self.program[child]).any():
+            raise InputError("programs: a call waits for one of another program")
+        self._check_cycles(child)
+
+    def _check_cycles(self, child: IntColumn) -> None:
+        left = np.diff(self.offsets).astype(np.int64)
+        ready, seen = np.flatnonzero(left == 0), 0
+        while len(ready):
+            seen += len(ready)
+            reached = child[np.isin(self.parents, ready)]
+            np.subtract.at(left, reached, 1)
+            ready = np.unique(reached[left[reached] == 0])
+        if seen < len(left):
+            stuck = int(np.flatnonzero(left > 0)[0])
+            raise InputError(
+                f"programs: the calls of program {self.program[stuck]} wait for each other in a circle, call {stuck} among them"
+            )
+
+    @property
+    def roots(self) -> npt.NDArray[np.bool_]:
+        """Calls that wait for none."""
+        return np.asarray(np.diff(self.offsets) == 0)
 
 
 @dataclass(frozen=True)
@@ -42,6 +91,7 @@ class Workload:
     e2e_limit: FloatColumn  # seconds after arrival, inf: none
     tenants: tuple[str, ...] = ("",)
     prefix: PrefixBlocks | None = None
+    programs: Programs | None = None
     source: str = ""  # file name or generator, for the report
     notices: tuple[str, ...] = field(default=())  # what the reader changed or noticed, one line each
 
@@ -67,6 +117,8 @@ class Workload:
             column.flags.writeable = False
         if rows and (np.any(np.diff(self.arrival) < 0) or not np.all(np.isfinite(self.arrival))):
             raise InputError("workload: arrivals must be finite and sorted")
+        if self.programs is not None and len(self.programs.program) != rows:
+            raise InputError(f"workload: {rows} requests and {len(self.programs.program)} calls of programs")
         for name in ("prompt_tokens", "output_tokens"):
             if rows and getattr(self, name).min() < 1:
                 raise InputError(f"workload: {name} must be at least 1")
@@ -85,6 +137,7 @@ def make_workload(
     e2e_limit: FloatColumn | None = None,
     tenants: tuple[str, ...] = ("",),
     prefix: PrefixBlocks | None = None,
+    programs: Programs | None = None,
     source: str = "",
     notices: tuple[str, ...] = (),
 ) -> Workload:
@@ -111,6 +164,7 @@ def make_workload(
         e2e_limit=limits(e2e_limit),
         tenants=tenants,
         prefix=prefix,
+        programs=programs,
         source=source,
         notices=notices,
     )

@@ -10,8 +10,9 @@ import msgspec
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError
 from rota.worlds.serving import catalogue
-from rota.worlds.serving.arrivals import Arrivals, parse_arrivals
+from rota.worlds.serving.arrivals import Arrivals, Replay, parse_arrivals
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
+from rota.worlds.serving.programs import ProgramSpec
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -30,6 +31,7 @@ class WorkloadSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     origin: Literal["auto", "keep", "first"] = "auto"
     first: Positive | None = None  # only so many requests
     generate: Any = None
+    programs: ProgramSpec | None = None  # drawn calls that wait for one another
     arrivals: Any = "replay"
 
 
@@ -136,8 +138,15 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         if needed not in sections:
             raise InputError(f"{needed}: missing; a serving scenario needs a workload and a fleet")
     workload = decode(WorkloadSection, sections["workload"], "workload")
-    if (workload.trace is None) == (workload.generate is None):
-        raise InputError("workload: give either trace: FILE or generate: {kind: chat, ...}, not both and not neither")
+    if sum(each is not None for each in (workload.trace, workload.generate, workload.programs)) != 1:
+        raise InputError(
+            "workload: give one of trace: FILE, generate: {kind: chat, ...} and programs: {kind: chain, ...}"
+        )
+    own = workload.programs is not None or workload.format == "programs"
+    if own and not isinstance(parse_arrivals(workload.arrivals), Replay):
+        raise InputError("workload.arrivals: programs make their own arrivals; leave it out")
+    if own and workload.first is not None:
+        raise InputError("workload.first: would cut programs in the middle; leave it out")
     fleet = decode(tuple[Group, ...], sections["fleet"], "fleet")
     if not fleet:
         raise InputError("fleet: is empty; give at least one group such as {model: llama-3-8b, gpu: a100-80g}")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Order, Place, Policy, hooks
-from rota.kernel.errors import PolicyError
+from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
@@ -33,6 +33,10 @@ SERVING_JOB_COLUMNS = {
         Column("running", "", "1 when in the batch, 0 when waiting"),
         Column("preemptions", "", "times displaced"),
         Column("session", "", "conversation, -1: none"),
+        Column("program", "", "which program the call belongs to"),
+        Column("program_release", "s", "when the program's first call arrived"),
+        Column("program_attained", "s", "service that the program's ended calls received"),
+        Column("path_attained", "s", "the same, along the longest path of calls that this one waited for"),
     )
 }
 SERVING_HOST_COLUMNS = {
@@ -125,7 +129,14 @@ class Simulation:
     concurrency: int = 0
     plan: Plan | None = None
 
+    @property
+    def makes_arrivals(self) -> bool:
+        """Whether requests arrive when others have ended, so that the run makes their arrivals."""
+        return self.concurrency > 0 or self.workload.programs is not None
+
     def __post_init__(self) -> None:
+        if self.concurrency and self.workload.programs is not None:
+            raise InputError("workload: programs make their own arrivals; a closed loop cannot drive them")
         self.questions = Questions()
         self._arrays: dict[int, npt.NDArray[Any]] = {}
         self.state = np.zeros(at.SCALARS, np.int64)
@@ -155,9 +166,16 @@ class Simulation:
         visible = self.visible_output
         self.seconds[at.SIZE] = 0.0 if visible is None else np.nan_to_num(visible)
         self.state[at.JOBS] = rows
-        heap = np.zeros(max(rows, 1) if self.concurrency else 1, np.int64)
+        heap = np.zeros(max(rows, 1) if self.makes_arrivals else 1, np.int64)
         self._own(at.A_ARRIVALS, heap)
-        if self.concurrency:
+        programs = self.workload.programs
+        if programs is not None:
+            roots = np.flatnonzero(programs.roots)  # in the order of arrival: a sorted array is a heap
+            heap[: len(roots)] = roots
+            self.seconds[at.ARRIVAL, roots] = self.workload.arrival[roots]
+            self.state[[at.CLOSED, at.PENDING, at.ISSUED]] = 1, len(roots), rows  # none is issued when another one ends
+            self.jobs[at.WATCHED] = 1
+        elif self.concurrency:
             self.seconds[at.THINK] = 0.0 if self.think is None else self.think
             users = min(self.concurrency, rows)
             starts = np.argsort(self.seconds[at.THINK, :users], kind="stable")  # a sorted array is a heap
@@ -230,7 +248,11 @@ class Simulation:
         prefix, caching = self.workload.prefix, any(replica.prefix_caching for replica in self.replicas)
         hosts, one = len(self.replicas), np.zeros(1, np.int64)
         if prefix is not None and caching:
-            self.state[[at.PREFIX_TOKENS, at.PREFIX_COUNT]] = prefix.block_tokens, len(prefix.ids)
+            self.state[[at.PREFIX_TOKENS, at.PREFIX_COUNT, at.PREFIX_ANSWERS]] = (
+                prefix.block_tokens,
+                len(prefix.ids),
+                prefix.answers,
+            )
             self._own(at.A_PREFIX_OFFSETS, np.ascontiguousarray(prefix.offsets, np.int64))
             self._own(at.A_PREFIX_IDS, np.ascontiguousarray(prefix.ids, np.int64) if len(prefix.ids) else one)
         else:
@@ -268,7 +290,7 @@ class Simulation:
     def _fixed_columns(self) -> None:
         work, rows = self.workload, len(self.workload)
         rate = self.replicas[0]
-        due = work.e2e_limit + (work.arrival if not self.concurrency else np.inf)
+        due = work.e2e_limit + (work.arrival if not self.makes_arrivals else np.inf)
         fixed = {
             "priority": work.priority,
             "due": due,
@@ -277,6 +299,12 @@ class Simulation:
             "prompt_tokens": work.prompt_tokens,
             "session": work.session,
         }
+        if work.programs is not None:
+            begins = np.full(int(work.programs.program.max(initial=-1)) + 1, np.inf)
+            np.minimum.at(begins, work.programs.program, work.arrival)
+            fixed["program"] = work.programs.program
+            fixed["program_release"] = begins[work.programs.program]
+            fixed["program_attained"] = fixed["path_attained"] = np.zeros(rows)
         self._columns = {**JOB_COLUMNS, **SERVING_JOB_COLUMNS}
         moving = {
             "attained": -6,
@@ -296,7 +324,7 @@ class Simulation:
             for name in ("output_tokens", "size", "remaining"):
                 column = self._columns[name]
                 self._columns[name] = Column(name, column.unit, column.meaning, self.quality.quality, self.quality.by)
-        if self.concurrency:  # arrivals are made by the run: looked up when asked
+        if self.makes_arrivals:  # looked up when asked
             fixed["release"] = np.full(rows, np.nan)
         else:
             fixed["release"] = work.arrival
@@ -355,12 +383,7 @@ class Simulation:
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
         self.fleet = self._together()
         state[at.GLOBAL] = (
-            asked
-            or limited
-            or self.fleet is not None
-            or state[at.HOOKS]
-            or self.concurrency > 0
-            or self._line_matters()
+            asked or limited or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals or self._line_matters()
         )
         self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
         self._plans: dict[int, _Plan] = {}
@@ -368,7 +391,7 @@ class Simulation:
     def _together(self) -> Fleet | None:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED for replica in self.replicas)
-        if self.plan is None and not split:
+        if self.plan is None and not split and self.workload.programs is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
         self.state[at.STOP_ROOM] = len(self.workload) + 2 * int(self.state[at.RUNNING_ROOM])
@@ -389,7 +412,7 @@ class Simulation:
 
     def _static_keys(self, policy: Order, slot: int, width: int) -> bool:
         """Compute keys once where they cannot change. Returns whether the policy must be asked instead."""
-        if policy.asked != "arrival" or (self.concurrency and "release" in policy.reads):
+        if policy.asked != "arrival" or (self.makes_arrivals and {"release", *_PROGRAM_COLUMNS} & set(policy.reads)):
             return True
         rows = len(self.workload)
         keys = np.asarray(policy.keys(self.static_table(policy.reads), 0.0), np.float64)
@@ -506,6 +529,26 @@ class Simulation:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
         return bool(fleet.send_to_cheapest(self.state, job, now))
 
+    def enter(self, job: int, now: float) -> None:
+        """A request arrives that others had held back."""
+        from rota.worlds.serving.kernels import fleet
+
+        self.seconds[at.ARRIVAL, job] = now
+        if self.state[at.FULL]:
+            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        fleet.enter(self.state, job, now)
+
+    def served(self, job: int) -> float:
+        """Seconds of work that an ended request was."""
+        clock = self.clocks[self.jobs[at.HOST, job]]
+        return float(
+            clock[at.PREFILL_RATE] * self.jobs[at.PROMPT, job] + clock[at.DECODE_RATE] * self.jobs[at.OUTPUT, job]
+        )
+
+    def tell_program(self, name: str, rows: IntColumn | int, value: float) -> None:
+        """A column of programs changes for these requests."""
+        self._fixed[self._codes[name], rows] = value
+
     def land(self, job: int, now: float) -> None:
         """The KV of a request has come to its host."""
         from rota.worlds.serving.kernels import moves
@@ -558,7 +601,7 @@ class Simulation:
         plan = self._plans.get(kind)
         if plan is None or plan.out.shape[1] != self._room:
             plan = self._plan(kind)
-        if self.concurrency and "release" in self._codes:
+        if self.makes_arrivals:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
         plan.gather(state, plan.codes, self._fixed, count, plan.out)
         shown = plan.shown
@@ -600,7 +643,7 @@ class Simulation:
 
     def costs(self, route: Place, job: int, now: float) -> FloatColumn:
         """What a route answers for a request. Raises PolicyError where that is no answer."""
-        if self.concurrency:
+        if self.makes_arrivals:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
         values: dict[str, npt.NDArray[Any]] = {}
         for name in route.reads_job:
@@ -676,6 +719,7 @@ class _Plan:
 
 _HOOK_NAMES = ("on_arrival", "on_start", "on_preempt", "on_finish", "on_leave")
 _KEY_SLOTS = ((at.A_KEYS, at.KEY_WIDTH), (at.A_VICTIM_KEYS, at.VICTIM_WIDTH), (at.A_HOLD_KEYS, at.HOLD_KEY_WIDTH))
+_PROGRAM_COLUMNS = ("program_attained", "path_attained")
 _PAIR_COLUMNS = {
     "prefill_tokens": at.COLUMN_PREFILL,
     "active_tokens": at.COLUMN_ACTIVE,

@@ -117,7 +117,7 @@ def _counts(rows: Columns, done: Mask, rejected: Mask, unfinished: Mask, metrics
         "unfinished": float(unfinished.sum()),
     }
     if done.any():
-        expected["makespan"] = float(rows["finish"][done].max() - rows["arrival"].min())
+        expected["makespan"] = float(rows["finish"][done].max() - np.nanmin(rows["arrival"]))
         expected["e2e_mean"] = float((rows["finish"][done] - rows["arrival"][done]).sum() / done.sum())
         expected["ttft_mean"] = float((rows["first_token"][done] - rows["arrival"][done]).sum() / done.sum())
         span = expected["makespan"]

@@ -23,8 +23,9 @@ from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
-from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, ROUTES
+from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.policies import BATCHERS, PROGRAM_ORDERS, ROUTES
+from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
@@ -42,7 +43,16 @@ class Serving:
     sections = ("workload", "fleet", "information", "slo", "links", "failures")
     roles = ("route", "hold", "order", "batch", "victim", "decode")
     objective = "e2e_mean"
-    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS, "route": ROUTES, "decode": ROUTES})
+    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+        {
+            "batch": BATCHERS,
+            "route": ROUTES,
+            "decode": ROUTES,
+            "order": PROGRAM_ORDERS,
+            "hold": PROGRAM_ORDERS,
+            "victim": PROGRAM_ORDERS,
+        }
+    )
     measures: Mapping[str, Measure] = MEASURES
 
     def __init__(self) -> None:
@@ -68,6 +78,9 @@ class Serving:
             blind = sorted(reads & {"size", "remaining", "output_tokens"})
             if hidden and blind:
                 return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{predicted: {{error: 0.5}}}}"
+            group = sorted(name for name in reads if name.startswith(("program", "path_")))
+            if group and case.workload.programs is None and case.workload.format != "programs":
+                return f"it reads {group[0]}, and the workload has no programs"
             reason = member.supports(self.name)
             if reason is not None:
                 return reason
@@ -78,6 +91,10 @@ class Serving:
         section = case.workload
         if case.generator is not None:
             work = generate(case.generator, generator(seed, "workload"))
+        elif section.programs is not None:
+            work = draw_programs(section.programs, generator(seed, "workload"))
+        elif section.format == "programs":
+            work = read_programs(case.folder / Path(str(section.trace)).expanduser(), section.block_tokens or 16)
         else:
             work = read_trace(
                 case.folder / Path(str(section.trace)).expanduser(),
@@ -94,7 +111,11 @@ class Serving:
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
-        return case.generator is not None or (not isinstance(case.arrivals, Replay | Scale | Closed))
+        return (
+            case.generator is not None
+            or case.workload.programs is not None
+            or (not isinstance(case.arrivals, Replay | Scale | Closed))
+        )
 
     def prepare(self, case: Case, policies: Sequence[Mapping[str, Any]]) -> None:
         """Compile what these policies need, on a handful of requests."""
@@ -113,7 +134,7 @@ class Serving:
         rows = outcomes(run, case.slo)
         metrics, lines = summarise(run, rows), series(run)
         width = float(run.clock[at.BIN_SECONDS])
-        broken = verify(workload, run.replicas, rows, metrics, lines, width, run.concurrency > 0)
+        broken = verify(workload, run.replicas, rows, metrics, lines, width, run.makes_arrivals)
         if broken:
             raise BrokenRunError(f"the run breaks a rule: {broken[0]}")
         return RunResult(metrics, rows, lines, spans(rows), _notices(run, metrics), _knew(run, case))
@@ -158,7 +179,12 @@ class Serving:
         """The setting in words, for the report."""
         lines = []
         section = case.workload
-        source = f"trace {Path(str(section.trace)).name}" if section.trace else f"generated: {section.generate}"
+        drawn = (
+            section.generate
+            if section.programs is None
+            else f"{section.programs.count} programs, {section.programs.kind}"
+        )
+        source = f"trace {Path(str(section.trace)).name}" if section.trace else f"generated: {drawn}"
         lines.append(("workload", f"{source}, arrivals {section.arrivals}"))
         for group in case.fleet:
             timing = self._timing(case, group)
@@ -190,7 +216,13 @@ class Serving:
         name = policy.get("name", "policy")
 
         def order(role: str) -> Order:
-            return find("order", policy.get(role, DEFAULTS.get(role)), [ORDERS], folder, f"policy {name}, {role}")  # type: ignore[return-value]
+            return find(
+                "order",
+                policy.get(role, DEFAULTS.get(role)),
+                [ORDERS, PROGRAM_ORDERS],
+                folder,
+                f"policy {name}, {role}",
+            )  # type: ignore[return-value]
 
         def place(role: str) -> Place:
             return find(
@@ -307,7 +339,7 @@ def head(work: Workload, count: int) -> Workload:
     prefix = work.prefix
     if prefix is not None:
         offsets = prefix.offsets[: min(count, len(work)) + 1]
-        prefix = PrefixBlocks(offsets, prefix.ids[: offsets[-1]], prefix.block_tokens)
+        prefix = replace(prefix, offsets=offsets, ids=prefix.ids[: offsets[-1]])
     return replace(work, **cut, prefix=prefix)
 
 

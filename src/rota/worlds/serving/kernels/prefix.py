@@ -31,6 +31,8 @@ from rota.worlds.serving.kernels.layout import (
     JOBS,
     JOINED,
     MAP_ROOM,
+    OUTPUT,
+    PREFIX_ANSWERS,
     PREFIX_COUNT,
     PREFIX_TOKENS,
     PROMPT,
@@ -60,10 +62,11 @@ def block_fields(state, r):
 
 @compiler.inner
 def block_hash(state, host, j, k):
-    """Identity of the k-th full block of a job: from the trace inside the prompt, otherwise its own."""
+    """Identity of the k-th full block of a job: from the trace where that names it, otherwise its own."""
     job = job_ints(state)
     size, known = host[BLOCK_TOKENS], state[PREFIX_TOKENS]
-    if known > 0 and (k + 1) * size <= job[PROMPT, j]:
+    named = job[PROMPT, j] + (job[OUTPUT, j] if state[PREFIX_ANSWERS] else 0)
+    if known > 0 and (k + 1) * size <= named:
         offsets = ints_at(state[A_PREFIX_OFFSETS], 1, state[JOBS] + 1)[0]
         ids = ints_at(state[A_PREFIX_IDS], 1, max(state[PREFIX_COUNT], 1))[0]
         if known >= size:  # several blocks of the cache to one of the trace

@@ -1,11 +1,13 @@
 """Published schedulers that only make sense in serving, by role and name."""
 
-from rota.kernel.decisions import Place
+from rota.kernel.decisions import Order, Place
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
+from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
@@ -19,10 +21,15 @@ BATCHERS: dict[str, type[Batcher]] = {
     "orca": Orca,
     "static": Static,
 }
+PROGRAM_ORDERS: dict[str, type[Order]] = {
+    "plas": ProgramLeastAttainedService,
+    "atlas": LongestPathAttainedService,
+    "program_fcfs": ProgramFirstCome,
+}
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,
     "cache_aware": CacheAware,
     "longest_match": LongestMatch,
     "reuse_and_work": ReuseAndWork,
 }
-POLICIES = {"allot": BATCHERS, "place": ROUTES}
+POLICIES = {"allot": BATCHERS, "place": ROUTES, "order": PROGRAM_ORDERS}

@@ -1,0 +1,227 @@
+"""Programs: calls that wait for one another. Read from JSON lines, or drawn.
+
+A file has one call a line::
+
+    {"program": "p7", "id": "plan", "arrival": 12.5, "prompt_tokens": 900, "output_tokens": 120}
+    {"program": "p7", "id": "act", "after": ["plan"], "delay": 2.0, "prompt_tokens": 1400, "output_tokens": 80}
+
+`after`: the calls of the same program that it waits for; `delay`: seconds from the end of the last of them until it arrives (a tool runs, a person
+thinks). A call that waits for none has `arrival`, seconds. Optional: `tenant`, `priority`, `blocks` (ids of the prompt's blocks, equal id = equal block and
+equal everything before it).
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+
+from rota.kernel.errors import InputError
+from rota.kernel.reading.tables import read_bytes
+from rota.worlds.serving.model import FloatColumn, IntColumn, PrefixBlocks, Programs, Workload, make_workload
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Above0 = Annotated[float, msgspec.Meta(gt=0)]
+Sigma = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Call(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of the file."""
+
+    program: str | int
+    id: str | int
+    prompt_tokens: Count
+    output_tokens: Count
+    after: list[str | int] = []
+    delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    arrival: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    tenant: str = ""
+    priority: int = 0
+    blocks: list[int] = []
+
+
+class ProgramSpec(msgspec.Struct, forbid_unknown_fields=True):
+    """What a scenario's ``workload: {programs: ...}`` says. Sizes are lognormal; defaults are round figures, not fits.
+
+    `chain`: calls one after the other, each prompt all that was said before and something new. `fan_out`: a first
+    call, `width` calls beside each other, and one that takes their answers. `best_of`: `width` answers to one prompt.
+    """
+
+    kind: Literal["chain", "fan_out", "best_of"]
+    count: Count  # programs
+    rate: Above0  # programs a second, Poisson
+    calls: Annotated[float, msgspec.Meta(ge=1)] = 6.0  # mean of a chain, geometric
+    width: Count = 4
+    prompt: Above0 = 1500.0  # median tokens of the first prompt
+    prompt_sigma: Sigma = 0.7
+    added: Above0 = 300.0  # median tokens that a tool or a person adds
+    added_sigma: Sigma = 0.8
+    output: Above0 = 150.0  # median tokens of an answer
+    output_sigma: Sigma = 0.8
+    delay: Above0 = 2.0  # median seconds of a tool or of a person
+    delay_sigma: Sigma = 1.0
+    system_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0  # of every prompt, the same in all programs
+    block_tokens: Count = 16
+
+
+def read_programs(path: Path, block_tokens: int = 16) -> Workload:
+    """A workload of programs from JSON lines, also gzipped.
+
+    Raises:
+        InputError: file, line, rule: not JSON, an unknown key, a call twice, a parent that does not exist, a circle, no arrival.
+    """
+    calls: list[Call] = []
+    lines: list[int] = []
+    for number, text in enumerate(read_bytes(path).splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            calls.append(msgspec.json.decode(text, type=Call))
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
+        lines.append(number)
+    if not calls:
+        raise InputError(f"{path}: has no calls")
+    return _assemble(path, calls, lines, block_tokens)
+
+
+def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int) -> Workload:
+    place: dict[tuple[str, str], int] = {}
+    for row, call in enumerate(calls):
+        key = (str(call.program), str(call.id))
+        if key in place:
+            raise InputError(f"{path}, line {lines[row]}: call {call.id} of program {call.program} is there twice")
+        place[key] = row
+        if (call.arrival is None) == (not call.after):
+            rule = "waits for others: leave out its arrival" if call.after else "waits for none: it needs an arrival"
+            raise InputError(f"{path}, line {lines[row]}: call {call.id} {rule}")
+        if len(call.blocks) > -(-call.prompt_tokens // block_tokens):
+            raise InputError(
+                f"{path}, line {lines[row]}: {len(call.blocks)} blocks of {block_tokens} tokens are more than the prompt of {call.prompt_tokens}"
+            )
+    for row, call in enumerate(calls):
+        for parent in call.after:
+            if (str(call.program), str(parent)) not in place:
+                raise InputError(
+                    f"{path}, line {lines[row]}: call {call.id} waits for {parent}, which program {call.program} does not have"
+                )
+    names = list(dict.fromkeys(str(call.program) for call in calls))
+    program = np.array([names.index(str(call.program)) for call in calls]) if len(names) < 64 else _index(calls, names)
+    begins = np.full(len(names), np.inf)
+    np.minimum.at(begins, program, np.array([np.inf if call.arrival is None else call.arrival for call in calls]))
+    for name, begin in zip(names, begins, strict=True):
+        if begin == np.inf:
+            raise InputError(f"{path}: the calls of program {name} wait for each other in a circle")
+    arrival = np.array(
+        [begins[p] if call.arrival is None else call.arrival for p, call in zip(program, calls, strict=True)]
+    )
+    order = np.argsort(arrival, kind="stable")
+    new = np.empty(len(order), np.int64)
+    new[order] = np.arange(len(order))
+    after = [[int(new[place[str(calls[k].program), str(parent)]]) for parent in calls[k].after] for k in order]
+    tenants = tuple(dict.fromkeys(call.tenant for call in calls))
+    blocks = [calls[k].blocks for k in order]
+    ids = np.array([each for row in blocks for each in row], np.int64)
+    prefix = None
+    if len(ids):
+        _, dense = np.unique(ids, return_inverse=True)
+        prefix = PrefixBlocks(_offsets([len(row) for row in blocks]), dense.astype(np.int64), block_tokens)
+    return make_workload(
+        arrival[order],
+        np.array([calls[k].prompt_tokens for k in order]),
+        np.array([calls[k].output_tokens for k in order]),
+        tenant=np.array([tenants.index(calls[k].tenant) for k in order]),
+        session=program[order],
+        priority=np.array([calls[k].priority for k in order]),
+        tenants=tenants,
+        prefix=prefix,
+        programs=Programs(
+            program[order], _offsets([len(row) for row in after]), np.array([p for row in after for p in row], np.int64),
+            np.array([calls[k].delay for k in order], np.float64),
+        ),
+        source=path.name,
+    )  # fmt: skip
+
+
+def _index(calls: list[Call], names: list[str]) -> IntColumn:
+    number = {name: k for k, name in enumerate(names)}
+    return np.array([number[str(call.program)] for call in calls])
+
+
+def _offsets(lengths: list[int]) -> IntColumn:
+    return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
+
+
+def draw_programs(spec: ProgramSpec, rng: np.random.Generator) -> Workload:
+    """A workload of programs; sizes of each program come from its own draws."""
+    begins = np.cumsum(rng.exponential(1 / spec.rate, spec.count))
+    rows: list[tuple[int, list[int], float, float, int, int]] = []  # program, parents, arrival, delay, prompt, output
+    for program, (begin, own) in enumerate(zip(begins.tolist(), rng.spawn(spec.count), strict=True)):
+        rows += _draw_one(spec, program, begin, len(rows), own)
+    number, parents, arrival, delay, prompt, output = zip(*rows, strict=True)
+    column = np.array(number, np.int64)
+    prompts = np.array(prompt, np.int64)
+    return make_workload(
+        np.array(arrival),
+        prompts,
+        np.array(output, np.int64),
+        session=column,
+        prefix=_stream_blocks(column, prompts, np.array(output, np.int64), spec),
+        programs=Programs(
+            column,
+            _offsets([len(each) for each in parents]),
+            np.array([p for each in parents for p in each], np.int64),
+            np.array(delay),
+        ),
+        source=f"programs: {spec.kind}",
+    )
+
+
+def _draw_one(
+    spec: ProgramSpec, program: int, begin: float, base: int, rng: np.random.Generator
+) -> list[tuple[int, list[int], float, float, int, int]]:
+    count = {"chain": int(rng.geometric(1 / spec.calls)), "fan_out": spec.width + 2, "best_of": spec.width}[spec.kind]
+    first = spec.system_tokens + int(_lognormal(spec.prompt, spec.prompt_sigma, 1, rng)[0])
+    output = _lognormal(spec.output, spec.output_sigma, count, rng).astype(int)
+    added = _lognormal(spec.added, spec.added_sigma, count, rng).astype(int)
+    delay = np.exp(np.log(spec.delay) + spec.delay_sigma * rng.standard_normal(count))
+    rows: list[tuple[int, list[int], float, float, int, int]] = []
+    said = first
+    for k in range(count):
+        if spec.kind == "chain":
+            parents = [base + k - 1] if k else []
+            said += int(output[k - 1] + added[k]) if k else 0
+        elif spec.kind == "fan_out":
+            parents = [] if k == 0 else [base] if k < count - 1 else list(range(base + 1, base + count - 1))
+            said = (
+                first
+                if k == 0
+                else first + int(output[0] + added[k])
+                if k < count - 1
+                else first + int(output[:-1].sum())
+            )
+        else:
+            parents = []
+        rows.append((program, parents, begin, float(delay[k]) if parents else 0.0, said, int(output[k])))
+    return rows
+
+
+def _lognormal(median: float, sigma: float, count: int, rng: np.random.Generator) -> FloatColumn:
+    return np.maximum(1.0, np.rint(median * np.exp(sigma * rng.standard_normal(count))))
+
+
+def _stream_blocks(program: IntColumn, prompt: IntColumn, output: IntColumn, spec: ProgramSpec) -> PrefixBlocks:
+    """What calls share, answers included: a chain is one growing stream of tokens; in the other kinds calls share the first prompt."""
+    size, common = spec.block_tokens, spec.system_tokens // spec.block_tokens
+    first = np.full(int(program.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, program, prompt)
+    ids: list[IntColumn] = []
+    known: dict[tuple[int, int, int], int] = {}
+    for row, (number, tokens) in enumerate(zip(program.tolist(), (prompt + output).tolist(), strict=True)):
+        shared = tokens if spec.kind == "chain" else int(first[number])
+        keys = [
+            (-1, -1, k) if k < common else (number, -1 if (k + 1) * size <= shared else row, k)
+            for k in range(tokens // size)
+        ]
+        ids.append(np.array([known.setdefault(key, len(known)) for key in keys], np.int64))
+    return PrefixBlocks(_offsets([len(each) for each in ids]), np.concatenate(ids), size, answers=True)
