@@ -27,11 +27,13 @@ ENTRY_POINTS = "rota.policies"
 Room = Mapping[str, type[Any] | str]
 
 
-def find(shape: str, spec: Any, rooms: Sequence[Room], folder: Path | None = None, where: str = "") -> Policy:
+def find(
+    shape: str | type[Policy], spec: Any, rooms: Sequence[Room], folder: Path | None = None, where: str = ""
+) -> Policy:
     """Build a policy from ``"name"`` or ``{"name": {parameter: value}}``; the name may be ``"module:Class"``.
 
     Args:
-        shape: ``order``, ``place``, ``allot`` or ``plan``.
+        shape: ``order``, ``place``, ``allot`` or ``plan``, or a world's own class of policies.
         spec: What the scenario says.
         rooms: Dictionaries of names, looked through in turn; values are classes or ``"module:Class"``.
         folder: Where the user's own modules lie: the folder of the scenario.
@@ -41,20 +43,24 @@ def find(shape: str, spec: Any, rooms: Sequence[Room], folder: Path | None = Non
         InputError: unknown name or parameter (with the nearest ones), wrong type of a parameter, a class of another
         shape, a module that cannot be imported.
     """
-    name, parameters = _split(spec, where or shape)
+    where = where or _called(shape)
+    name, parameters = _split(spec, where)
     found = locate(shape, name, rooms, folder, where)
-    return _build(found, parameters, f"{where or shape}: {name}")
+    return _build(found, parameters, f"{where}: {name}")
 
 
-def locate(shape: str, name: str, rooms: Sequence[Room], folder: Path | None = None, where: str = "") -> type[Policy]:
+def locate(
+    shape: str | type[Policy], name: str, rooms: Sequence[Room], folder: Path | None = None, where: str = ""
+) -> type[Policy]:
     """The class that a name means, without building it. Arguments and errors as in `find`."""
-    where = where or shape
+    where = where or _called(shape)
+    base = SHAPES[shape] if isinstance(shape, str) else shape
     target = next((room[name] for room in rooms if name in room), name if ":" in name else None)
     if target is None:
-        target = _installed(name, rooms, shape, where)
+        target = _installed(name, rooms, _called(shape), where)
     if isinstance(target, str):
-        target = _imported(target, folder if target == name else None, SHAPES[shape], where)
-    return _of_shape(target, shape, f"{where}: {name}")
+        target = _imported(target, folder if target == name else None, base, where)
+    return _of_shape(target, base, f"{where}: {name}")
 
 
 def _split(spec: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -67,12 +73,16 @@ def _split(spec: Any, where: str) -> tuple[str, dict[str, Any]]:
     raise InputError(f"{where}: expected a name or {{name: {{parameter: value}}}}, found {spec!r}")
 
 
-def _of_shape(target: Any, shape: str, where: str) -> type[Policy]:
-    if isinstance(target, type) and issubclass(target, SHAPES[shape]):
+def _called(shape: str | type[Policy]) -> str:
+    return shape if isinstance(shape, str) else shape.__name__.lower()
+
+
+def _of_shape(target: Any, base: type[Policy], where: str) -> type[Policy]:
+    if isinstance(target, type) and issubclass(target, base):
         return target
-    others = [other for other, base in SHAPES.items() if isinstance(target, type) and issubclass(target, base)]
+    others = [other for other, each in SHAPES.items() if isinstance(target, type) and issubclass(target, each)]
     found = f"it has the shape {others[0]}" if others else f"found {target!r}"
-    raise InputError(f"{where} must be a class that derives from {SHAPES[shape].__name__}; {found}")
+    raise InputError(f"{where} must be a class that derives from {base.__name__}; {found}")
 
 
 def _installed(name: str, rooms: Sequence[Room], shape: str, where: str) -> Any:

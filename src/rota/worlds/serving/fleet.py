@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from rota.kernel.decisions import Place
+from rota.kernel.decisions import Place, Policy
+from rota.kernel.errors import PolicyError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.kernels import layout as at
@@ -50,6 +51,25 @@ def random_outages(seed: int, host: int, mean_between: float, mean_repair: float
         start = now + mean_between * up
         now = start + mean_repair * repair + restart
         yield Outage(host, start, now)
+
+
+class Migrate(Policy):
+    """Which hosts give a decoding request to which others.
+
+    Asked every `every` seconds. The request with the least KV goes. Its KV is copied while it decodes on; then it stops for `stop` seconds and goes on at the
+    other host. A copy is thrown away where the request has ended meanwhile or the other host has no room.
+
+    Attributes:
+        every: Seconds between two questions.
+        stop: Seconds that a request stands still.
+    """
+
+    every: float = 0.2
+    stop: float = 0.02
+
+    def pairs(self, hosts: Hosts, now: float) -> Sequence[tuple[int, int]]:
+        """(from, to): ids of hosts; at most one request goes from each."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what migrates")
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,12 @@ class Fleet:
         self._stranded: list[int] = []  # prompts that are done, and no host is there to decode them
         self._pending = 0  # actions that are not outages
         self._family()
+        self.migrate = self.run.roles.migrate
+        self.migrations = 0
+        self._copies: dict[int, int] = {}  # request -> host that its KV is copied to while it decodes
+        if self.migrate is not None:
+            first = float(self.run.workload.arrival.min(initial=np.inf))
+            self._later(first + self.migrate.every, self._ask_migrate, outage=True)
         for outages in self.plan.outages:
             self._next_outage(outages)
 
@@ -114,6 +140,9 @@ class Fleet:
         self.run.clock[at.NOW_CLOCK] = now
         if self._transfers.next() <= now:
             for job in self._transfers.through(now):
+                if job in self._copies:
+                    self._switch(job, self._copies[job], now)
+                    continue
                 self._later(now + self.plan.link.latency, partial(self._land, job, self._flights[job]))
             return
         _, _, action = heappop(self._actions)
@@ -181,6 +210,7 @@ class Fleet:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
+            self._copies.pop(job, None)
         if self._decided:
             if not self.run.send_to_cheapest(job, now):
                 self._stranded.append(job)
@@ -210,6 +240,42 @@ class Fleet:
             del self._flights[job]
             self.run.land(job, now)
 
+    # -- migration ------------------------------------------------------------------------------------------------
+
+    def _ask_migrate(self, now: float) -> None:
+        """Start the copies that the migrate role asks for, one at a time from each host."""
+        policy, run = self.migrate, self.run
+        if policy is None:
+            return
+        self._later(now + policy.every, self._ask_migrate, outage=True)
+        leaving = {int(run.jobs[at.HOST, job]) for job in self._copies}
+        for source, target in policy.pairs(run.table(policy.reads), now):
+            if not (0 <= source < len(run.replicas) and 0 <= target < len(run.replicas) and source != target):
+                raise PolicyError(
+                    f"{type(policy).__name__}: pair ({source}, {target}) at {now:g} s: ids of two hosts are needed"
+                )
+            rows = [job for job in run.decoding(source).tolist() if job not in self._copies]
+            if source in leaving or not rows:
+                continue
+            job = rows[0]
+            size = self.plan.kv_bytes[source] * run.kv_tokens(job)
+            self._copies[job] = target
+            leaving.add(source)
+            self._flights[job] = (self.moves, source, target)
+            self.moves += 1
+            self.moved_bytes += size
+            self._transfers.begin(job, source, target, size, now)
+
+    def _switch(self, job: int, target: int, now: float) -> None:
+        """A copy is there: the request stops, and goes on where it was copied to."""
+        del self._copies[job]
+        flight = self._flights.pop(job)
+        if self.migrate is not None and self.run.jobs[at.HOST, job] == flight[1] and self.run.switch(job, target, now):
+            self.migrations += 1
+            flight = (flight[0], target, target)  # what it left does not matter any more
+            self._flights[job] = flight
+            self._later(now + self.migrate.stop, partial(self._land, job, flight))
+
     # -- hosts ----------------------------------------------------------------------------------------------------
 
     def _next_outage(self, outages: Iterator[Outage]) -> None:
@@ -224,6 +290,7 @@ class Fleet:
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)
                 del self._flights[job]
+                self._copies.pop(job, None)
             lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
             for job in lost:
                 self._stranded.remove(job)

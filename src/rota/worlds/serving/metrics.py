@@ -44,6 +44,7 @@ def _measures() -> dict[str, Measure]:
         ("rejected", "rejected requests", "", True),
         ("unfinished", "requests never finished", "", True),
         ("restarts", "requests whose replica went down under them, counted each time", "", True),
+        ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
         ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
@@ -121,6 +122,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     _describe_programs(metrics, run, rows)
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
+    metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())

@@ -12,7 +12,7 @@ from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
-from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Plan
+from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.timing.model import Timing
@@ -52,9 +52,12 @@ SERVING_HOST_COLUMNS = {
         Column("cached_tokens", "tokens", "beginning of this request's prompt that is in the prefix cache"),
         Column("missing_tokens", "tokens", "rest of this request's prompt"),
         Column("decisions", "", "jobs placed here so far"),
+        Column("waiting_tokens", "tokens", "prompts that wait"),
+        Column("up", "", "1 when the host takes requests"),
         Column("kv_use", "", "share of KV blocks in use"),
         Column("free_blocks", "blocks", "KV blocks nobody holds"),
         Column("max_running", "", "slots of the batch"),
+        Column("block_tokens", "tokens", "tokens of a KV block"),
     )
 }
 
@@ -87,11 +90,12 @@ class Roles:
     hold: Order
     victim: Order | None = None
     decode: Place | None = None  # where a prompt goes on that was computed on a prefill host
+    migrate: Migrate | None = None  # which hosts give a decoding request to which others
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        for policy in (self.route, self.hold, self.order, self.victim, self.decode):
+        for policy in (self.route, self.hold, self.order, self.victim, self.decode, self.migrate):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found
@@ -391,7 +395,8 @@ class Simulation:
     def _together(self) -> Fleet | None:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED for replica in self.replicas)
-        if self.plan is None and not split and self.workload.programs is None:
+        quiet = self.plan is None or not self.plan.outages
+        if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
         self.state[at.STOP_ROOM] = len(self.workload) + 2 * int(self.state[at.RUNNING_ROOM])
@@ -548,6 +553,32 @@ class Simulation:
     def tell_program(self, name: str, rows: IntColumn | int, value: float) -> None:
         """A column of programs changes for these requests."""
         self._fixed[self._codes[name], rows] = value
+
+    def switch(self, job: int, host: int, now: float) -> bool:
+        """A decoding request stops where it is and goes on at another host. False: it decodes no more, or there is no room."""
+        from rota.worlds.serving.kernels import fleet
+
+        return bool(fleet.switch(self.state, job, host, now))
+
+    def decoding(self, host: int) -> IntColumn:
+        """Requests that decode at a host, the one with the least KV first."""
+        rows = self._arrays[at.A_RUNNING][host, : self.hosts[host, at.RUNNING_COUNT]]
+        rows = rows[self.jobs[at.STATE, rows] == at.DECODING]
+        context = self.jobs[at.BASE, rows] - self.jobs[at.JOINED, rows]
+        return np.asarray(rows[np.lexsort((rows, context))])
+
+    def kv_tokens(self, job: int) -> int:
+        """Tokens that a decoding request has in the KV cache."""
+        return int(self.jobs[at.BASE, job] + self.hosts[self.jobs[at.HOST, job], at.STEP] - self.jobs[at.JOINED, job])
+
+    def table(self, reads: Sequence[str]) -> Hosts:
+        """Columns of all hosts that do not depend on a request."""
+        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
+        return Hosts(
+            {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES},
+            columns.values(),
+            rows=len(self.replicas),
+        )
 
     def land(self, job: int, now: float) -> None:
         """The KV of a request has come to its host."""
@@ -756,6 +787,9 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "outstanding_tokens": lambda run: _left(run)[0],
     "kv_use": lambda run: 1.0 - run.hosts[:, at.FREE] / run.hosts[:, at.KV_BLOCKS],
     "free_blocks": lambda run: run.hosts[:, at.FREE],
+    "block_tokens": lambda run: run.hosts[:, at.BLOCK_TOKENS],
+    "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
+    "up": lambda run: 1 - run.hosts[:, at.SHUT],
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
     "speed": lambda run: np.array(
         [run.replicas[0].decode_rate / replica.decode_rate if replica.decode_rate else 1.0 for replica in run.replicas]

@@ -18,13 +18,13 @@ from rota.rules.find import find
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
-from rota.worlds.serving.fleet import Outage, Plan, random_outages
+from rota.worlds.serving.fleet import Migrate, Outage, Plan, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, PROGRAM_ORDERS, ROUTES
+from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, PROGRAM_ORDERS, ROUTES
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
@@ -41,7 +41,7 @@ class Serving:
 
     name = "serving"
     sections = ("workload", "fleet", "information", "slo", "links", "failures")
-    roles = ("route", "hold", "order", "batch", "victim", "decode")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -235,6 +235,9 @@ class Serving:
             order("hold"),
             order("victim") if "victim" in policy else None,
             place("decode") if "decode" in policy else None,
+            find(Migrate, policy["migrate"], [MIGRATIONS], folder, f"policy {name}, migrate")
+            if "migrate" in policy
+            else None,  # type: ignore[arg-type]
         )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
@@ -270,11 +273,11 @@ class Serving:
         return replicas
 
 
-def _plan(case: Case, seed: int) -> Plan | None:
-    """What happens to the fleet; None where nothing does and nothing moves."""
+def _plan(case: Case, seed: int) -> Plan:
+    """What happens to the fleet, and its network."""
     failures, link = case.failures, Link(case.links.bandwidth, case.links.latency, case.links.overlap)
     if failures is None:
-        return Plan(link) if any(group.role != "mixed" for group in case.fleet) else None
+        return Plan(link)
     if failures.mean_between is not None:
         times = failures.mean_between, failures.mean_repair, failures.restart
         return Plan(link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)])

@@ -1,16 +1,18 @@
 """What the fleet does to hosts and requests when the simulation stops: hand over, restart, take a host away."""
 
-from rota.kernel.compile import floats_at, ints_at
+from rota.kernel.compile import call_entry, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
 from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, place
-from rota.worlds.serving.kernels.batch import is_fresh, leave_prefills, release
-from rota.worlds.serving.kernels.decoders import drop, stop_running
+from rota.worlds.serving.kernels.batch import blocks_for, is_fresh, leave_prefills, release, reserve
+from rota.worlds.serving.kernels.decoders import drop, generated, stop_running
 from rota.worlds.serving.kernels.layout import (
     A_DECODE_TERMS,
     A_QUEUE,
     A_RUNNING,
+    BASE,
     BEGUN,
+    BLOCK_TOKENS,
     BUSY,
     BUSY_SECONDS,
     CHUNK,
@@ -37,19 +39,26 @@ from rota.worlds.serving.kernels.layout import (
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
+    MAX_RUNNING,
     MOVING,
     NEXT_IN_BOX,
+    OPEN_ENTRY,
     PARKED,
     PREFILL_ROLE,
     PREFILLING,
+    PREFIX,
     PROMPT,
     QUEUE_ROOM,
     QUEUED_COUNT,
     READY,
+    RESERVE,
+    RESERVE_FIXED,
+    RESERVE_TOKENS,
     RESTARTS,
     ROLE,
     RUNNING_COUNT,
     RUNNING_ROOM,
+    SELF,
     SHUT,
     SOURCE,
     SOURCE_HELD,
@@ -60,12 +69,13 @@ from rota.worlds.serving.kernels.layout import (
     WAITING_ANSWER,
     WAITING_AT_ROUTER,
     WAITING_PROMPT,
+    WATERMARK,
     host_floats,
     host_ints,
     job_floats,
     job_ints,
 )
-from rota.worlds.serving.kernels.moves import note
+from rota.worlds.serving.kernels.moves import kick, note
 from rota.worlds.serving.kernels.outstanding import wait_no_more
 from rota.worlds.serving.kernels.queue import push, set_count
 
@@ -150,6 +160,34 @@ def leave(state, r, j):
         leave_prefills(state, r, j)
     elif landed:
         host_ints(state)[r, LANDINGS] -= 1
+
+
+@compiler.njit
+def switch(state, j, d, now):
+    """A decoding job goes on at host d, whose KV it has been copied to but for the last tokens: it stops here and lands there. False: it cannot.
+
+    It cannot where it decodes no more, or where d has no slot or not the blocks.
+    """
+    job, host = job_ints(state), host_ints(state)[d]
+    r = job[HOST, j]
+    tokens = job[PROMPT, j] + generated(job, host_ints(state)[r], j) - 1 if r >= 0 else 0
+    wanted = blocks_for(max(tokens, host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0), host[BLOCK_TOKENS])
+    full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
+    if job[STATE, j] != DECODING or r == d or host[SHUT] or full or wanted + host[WATERMARK] > host[FREE]:
+        return False
+    touch(state, r, now)
+    touch(state, d, now)
+    leave(state, r, j)
+    kick(state, r, now)
+    job[TARGET, j] = job[COMPUTED, j] = job[BASE, j] = job[PROMPT, j] + job[GENERATED, j] - 1
+    job[CHUNK, j] = job[HELD_BLOCKS, j] = 0
+    job[HOST, j], job[STATE, j] = d, MOVING
+    if host[PREFIX]:
+        call_entry(state[OPEN_ENTRY], state[SELF], d, j, 0, 0)
+    reserve(state, d, j, wanted * host[BLOCK_TOKENS])
+    ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[d, host[RUNNING_COUNT]] = j
+    host[RUNNING_COUNT] += 1
+    return True
 
 
 @compiler.inner

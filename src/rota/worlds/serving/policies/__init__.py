@@ -2,9 +2,11 @@
 
 from rota.kernel.decisions import Order, Place
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.fleet import Migrate
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.kv_router import KvRouter
+from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
@@ -31,5 +33,7 @@ ROUTES: dict[str, type[Place]] = {
     "cache_aware": CacheAware,
     "longest_match": LongestMatch,
     "reuse_and_work": ReuseAndWork,
+    "freest": Freest,
 }
+MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 POLICIES = {"allot": BATCHERS, "place": ROUTES, "order": PROGRAM_ORDERS}
