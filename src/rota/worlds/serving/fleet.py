@@ -20,6 +20,7 @@ from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
+from rota.worlds.serving.power import Power
 
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
@@ -72,6 +73,30 @@ class Migrate(Policy):
         raise NotImplementedError(f"{type(self).__name__} does not say what migrates")
 
 
+class Scaler(Policy):
+    """How many replicas are on.
+
+    Asked every `every` seconds with the table of all hosts; `up` says which take requests. The answer is cut to the scenario's least and most. A
+    replica that is switched on takes requests after its start-up time; one that is switched off first finishes what it has.
+    """
+
+    every: float = 10.0
+
+    def wanted(self, hosts: Hosts, now: float) -> float:
+        """Replicas that should be on or starting."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many are wanted")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What an autoscaler may do."""
+
+    least: int = 1
+    most: int = 1 << 30
+    first: int | None = None  # on at the beginning; None: the least
+    start_seconds: float = 60.0  # from the decision until it takes requests: a machine, the process, the weights
+
+
 @dataclass(frozen=True)
 class Plan:
     """What happens to a fleet besides its requests.
@@ -80,11 +105,13 @@ class Plan:
         link: The network between hosts.
         kv_bytes: Bytes of KV a token, a value a host.
         outages: For each host its outages in the order of time; may be endless.
+        scaling: What an autoscaler may do, where there is one.
     """
 
     link: Link = field(default_factory=Link)
     kv_bytes: Sequence[float] = ()
     outages: Sequence[Iterator[Outage]] = ()
+    scaling: Scaling = field(default_factory=Scaling)
 
 
 @dataclass
@@ -115,7 +142,8 @@ class Fleet:
         self._copies: dict[int, int] = {}  # request -> host that its KV is copied to while it decodes
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
-            self._later(first + self.migrate.every, self._ask_migrate, outage=True)
+            self.later(first + self.migrate.every, self._ask_migrate, outage=True)
+        self.power = Power(self)
         for outages in self.plan.outages:
             self._next_outage(outages)
 
@@ -143,12 +171,12 @@ class Fleet:
                 if job in self._copies:
                     self._switch(job, self._copies[job], now)
                     continue
-                self._later(now + self.plan.link.latency, partial(self._land, job, self._flights[job]))
+                self.later(now + self.plan.link.latency, partial(self._land, job, self._flights[job]))
             return
         _, _, action = heappop(self._actions)
         action(now)
 
-    def _later(self, time: float, action: Callable[[float], None], outage: bool = False) -> None:
+    def later(self, time: float, action: Callable[[float], None], outage: bool = False) -> None:
         self._pending += not outage
 
         def done(now: float) -> None:
@@ -204,7 +232,7 @@ class Fleet:
             self._waits_for[child] -= 1
             if self._waits_for[child] == 0:
                 self.run.tell_program("path_attained", child, float(self._path[child]))
-                self._later(now + float(self._programs.delay[child]), partial(self.run.enter, child))
+                self.later(now + float(self._programs.delay[child]), partial(self.run.enter, child))
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
@@ -247,7 +275,7 @@ class Fleet:
         policy, run = self.migrate, self.run
         if policy is None:
             return
-        self._later(now + policy.every, self._ask_migrate, outage=True)
+        self.later(now + policy.every, self._ask_migrate, outage=True)
         leaving = {int(run.jobs[at.HOST, job]) for job in self._copies}
         for source, target in policy.pairs(run.table(policy.reads), now):
             if not (0 <= source < len(run.replicas) and 0 <= target < len(run.replicas) and source != target):
@@ -274,14 +302,14 @@ class Fleet:
             self.migrations += 1
             flight = (flight[0], target, target)  # what it left does not matter any more
             self._flights[job] = flight
-            self._later(now + self.migrate.stop, partial(self._land, job, flight))
+            self.later(now + self.migrate.stop, partial(self._land, job, flight))
 
     # -- hosts ----------------------------------------------------------------------------------------------------
 
     def _next_outage(self, outages: Iterator[Outage]) -> None:
         outage = next(outages, None)
         if outage is not None:
-            self._later(outage.start, partial(self._down, outage, outages), outage=True)
+            self.later(outage.start, partial(self._down, outage, outages), outage=True)
 
     def _down(self, outage: Outage, outages: Iterator[Outage], now: float) -> None:
         if outage.is_crash:
@@ -298,12 +326,12 @@ class Fleet:
             self.stops()
         else:
             self.run.clocks[outage.host, at.SLOWNESS] = outage.factor
-        self._later(outage.end, partial(self._up, outage, outages), outage=True)
+        self.later(outage.end, partial(self._up, outage, outages), outage=True)
 
     def _up(self, outage: Outage, outages: Iterator[Outage], now: float) -> None:
         self.run.clocks[outage.host, at.SLOWNESS] = 1.0
         if outage.is_crash:
-            self.run.open(outage.host, now)
+            self.power.repaired(outage.host, now)
             stranded, self._stranded = self._stranded, []
             for job in stranded:
                 self._hand_over(job, now)

@@ -44,6 +44,10 @@ def _measures() -> dict[str, Measure]:
         ("rejected", "rejected requests", "", True),
         ("unfinished", "requests never finished", "", True),
         ("restarts", "requests whose replica went down under them, counted each time", "", True),
+        ("replicas_mean", "replicas that were on, mean over time", "", True),
+        ("gpu_hours", "GPU hours", "h", True),
+        ("cost", "price of the GPU hours", "USD", True),
+        ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
@@ -113,6 +117,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     end = float(np.max(rows["finish"][done], initial=0.0))
     start = float(np.nanmin(rows["arrival"], initial=np.inf)) if len(rows["arrival"]) else 0.0
     span = end - start if end > start else float("nan")
+    on = run.fleet.power.seconds(end) if run.fleet else np.full(len(run.replicas), max(0.0, end - start))
     metrics["makespan"] = end - start if done.any() else 0.0
     metrics["throughput_tokens"] = float(rows["output_tokens"][done].sum()) / span
     metrics["throughput_requests"] = float(done.sum()) / span
@@ -122,6 +127,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     _describe_programs(metrics, run, rows)
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
+    _describe_money(metrics, run, on, span)
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
@@ -129,8 +135,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
     kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]
-    metrics["kv_utilisation"] = float(kv.mean() / span) if done.any() else 0.0
-    metrics["compute_utilisation"] = float(run.clocks[:, at.BUSY_SECONDS].mean() / span) if done.any() else 0.0
+    metrics["kv_utilisation"] = float(kv.sum() / on.sum()) if done.any() else 0.0
+    metrics["compute_utilisation"] = float(run.clocks[:, at.BUSY_SECONDS].sum() / on.sum()) if done.any() else 0.0
     metrics["tenant_fairness"] = _fairness(rows, done)
     metrics["iterations"] = float(run.hosts[:, at.ITERATIONS].sum())
     metrics["extrapolated"] = float(sum(replica.timing.parameters[0] for replica in run.replicas))
@@ -149,6 +155,20 @@ def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping
     took = (end - begin)[np.isfinite(end)]
     _describe(metrics, "program_e2e", took)
     metrics["programs_done"] = float(len(took))
+
+
+def _describe_money(metrics: dict[str, float], run: Simulation, on: FloatColumn, span: float) -> None:
+    """GPU hours from the first arrival to the last token, and what they cost where prices are known. `on`: seconds of each replica."""
+    hours = on * np.array([replica.gpus for replica in run.replicas]) / 3600
+    prices = [replica.price for replica in run.replicas]
+    metrics["replicas_mean"] = float(on.sum() / span) if span > 0 else float("nan")
+    metrics["gpu_hours"] = float(hours.sum())
+    known = all(price is not None for price in prices)
+    metrics["cost"] = (
+        float(sum(h * p for h, p in zip(hours, prices, strict=True) if p is not None)) if known else float("nan")
+    )
+    tokens = metrics["throughput_tokens"] * span
+    metrics["cost_per_million_tokens"] = 1e6 * metrics["cost"] / tokens if tokens > 0 else float("nan")
 
 
 def _describe(metrics: dict[str, float], family: str, values: FloatColumn) -> None:

@@ -50,6 +50,9 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_outstanding: Positive | None = None  # requests that the router sends at once; None: unlimited
     context: Positive | None = None  # longest prompt and answer; None: the model's
     prefix_caching: bool = False
+    price: Annotated[float, msgspec.Meta(ge=0)] | None = (
+        None  # US dollars a GPU hour; None: the catalogue's, where it has one
+    )
     role: Literal["mixed", "prefill", "decode"] = (
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )
@@ -108,6 +111,15 @@ class FailureSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     outages: tuple[OutageSection, ...] = ()
 
 
+class ScalingSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the `scale` role may do; the fleet's replicas are the most there can be."""
+
+    least: Positive = 1
+    most: Positive | None = None
+    first: Positive | None = None  # on at the beginning
+    start_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+
+
 @dataclass(frozen=True)
 class Case:
     """A scenario of this world, checked. Plain data."""
@@ -121,6 +133,7 @@ class Case:
     folder: Path
     links: LinkSection
     failures: FailureSection | None
+    scaling: ScalingSection
 
     @property
     def replicas(self) -> int:
@@ -167,7 +180,19 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         folder=folder,
         links=decode(LinkSection, sections.get("links") or {}, "links"),
         failures=failures,
+        scaling=_scaling(sections, sum(group.count for group in fleet)),
     )
+
+
+def _scaling(sections: Mapping[str, Any], replicas: int) -> ScalingSection:
+    section = decode(ScalingSection, sections.get("scaling") or {}, "scaling")
+    most = replicas if section.most is None else section.most
+    first = section.least if section.first is None else section.first
+    if not section.least <= first <= most <= replicas:
+        raise InputError(
+            f"scaling: needs least <= first <= most <= {replicas} replicas of the fleet; found {section.least}, {first} and {most}"
+        )
+    return section
 
 
 def _check_roles(roles: list[str]) -> None:

@@ -12,7 +12,7 @@ from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
-from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan
+from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.timing.model import Timing
@@ -79,6 +79,8 @@ class Replica:
     decode_rate: float = 0.0  # seconds of work an output token
     role: str = MIXED  # or prefill, decode
     kv_bytes: float = 0.0  # of a token, on all its GPUs
+    gpus: int = 1
+    price: float | None = None  # US dollars a GPU hour; None: not known
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ class Roles:
     victim: Order | None = None
     decode: Place | None = None  # where a prompt goes on that was computed on a prefill host
     migrate: Migrate | None = None  # which hosts give a decoding request to which others
+    scale: Scaler | None = None  # how many hosts are on
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        for policy in (self.route, self.hold, self.order, self.victim, self.decode, self.migrate):
+        for policy in (self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found
@@ -395,7 +398,7 @@ class Simulation:
     def _together(self) -> Fleet | None:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED for replica in self.replicas)
-        quiet = self.plan is None or not self.plan.outages
+        quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None

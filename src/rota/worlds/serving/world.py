@@ -18,13 +18,13 @@ from rota.rules.find import find
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
-from rota.worlds.serving.fleet import Migrate, Outage, Plan, random_outages
+from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, PROGRAM_ORDERS, ROUTES
+from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, PROGRAM_ORDERS, ROUTES, SCALERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
@@ -40,8 +40,8 @@ class Serving:
     """Replay of LLM request traces on a simulated fleet. Implements `rota.kernel.world.World`."""
 
     name = "serving"
-    sections = ("workload", "fleet", "information", "slo", "links", "failures")
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate")
+    sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -148,6 +148,8 @@ class Serving:
             ("order", roles.order),
             ("victim", roles.victim),
             ("decode", roles.decode),
+            ("migrate", roles.migrate),
+            ("scale", roles.scale),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -229,15 +231,17 @@ class Serving:
                 "place", policy.get(role, DEFAULTS.get(role)), [PLACES, ROUTES], folder, f"policy {name}, {role}"
             )  # type: ignore[return-value]
 
+        def own(kind: type[Any], role: str, room: Mapping[str, Any]) -> Any:
+            return find(kind, policy[role], [room], folder, f"policy {name}, {role}") if role in policy else None
+
         return Roles(
             order("order"),
             place("route"),
             order("hold"),
             order("victim") if "victim" in policy else None,
             place("decode") if "decode" in policy else None,
-            find(Migrate, policy["migrate"], [MIGRATIONS], folder, f"policy {name}, migrate")
-            if "migrate" in policy
-            else None,  # type: ignore[arg-type]
+            own(Migrate, "migrate", MIGRATIONS),
+            own(Scaler, "scale", SCALERS),
         )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
@@ -267,6 +271,8 @@ class Serving:
                 prefill_rate=prefill,
                 decode_rate=decode,
                 role=group.role,
+                gpus=group.tp,
+                price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
             )
             replicas += [replica] * group.count
@@ -276,16 +282,20 @@ class Serving:
 def _plan(case: Case, seed: int) -> Plan:
     """What happens to the fleet, and its network."""
     failures, link = case.failures, Link(case.links.bandwidth, case.links.latency, case.links.overlap)
+    section = case.scaling
+    scaling = Scaling(section.least, section.most or case.replicas, section.first, section.start_seconds)
     if failures is None:
-        return Plan(link)
+        return Plan(link, scaling=scaling)
     if failures.mean_between is not None:
         times = failures.mean_between, failures.mean_repair, failures.restart
-        return Plan(link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)])
+        return Plan(
+            link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)], scaling=scaling
+        )
     lines: dict[int, list[Outage]] = {}
     for each in sorted(failures.outages, key=lambda each: each.start):
         factor = np.inf if each.slower is None else each.slower
         lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
-    return Plan(link, outages=[iter(line) for line in lines.values()])
+    return Plan(link, outages=[iter(line) for line in lines.values()], scaling=scaling)
 
 
 def work_rates(timing: Timing) -> tuple[float, float]:

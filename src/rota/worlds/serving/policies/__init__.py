@@ -2,7 +2,7 @@
 
 from rota.kernel.decisions import Order, Place
 from rota.worlds.serving.batching import Batcher
-from rota.worlds.serving.fleet import Migrate
+from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.kv_router import KvRouter
@@ -11,6 +11,7 @@ from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.sarathi import Sarathi
+from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
@@ -35,5 +36,6 @@ ROUTES: dict[str, type[Place]] = {
     "reuse_and_work": ReuseAndWork,
     "freest": Freest,
 }
+SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 POLICIES = {"allot": BATCHERS, "place": ROUTES, "order": PROGRAM_ORDERS}
