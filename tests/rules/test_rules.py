@@ -36,7 +36,9 @@ class TestRules(ConformanceSuite):
 
 
 def test_the_rooms_hold_what_they_say() -> None:
-    assert list(ORDERS) == ["fcfs", "lcfs", "sjf", "srpt", "psjf", "las", "priority", "edf", "random"]
+    assert list(ORDERS) == [
+        *("fcfs", "lcfs", "sjf", "srpt", "psjf", "las", "priority", "edf", "least_slack", "fair", "random")
+    ]
     assert list(PLACES) == ["random", "round_robin", "least_outstanding", "least_queued", "power_of_two", "least_work"]
     assert list(ALLOTS) == ["processor_sharing", "weighted_sharing", "discriminatory_sharing"]
     assert all(issubclass(rule, Order) for rule in ORDERS.values())
@@ -96,6 +98,7 @@ def test_nobody_gets_more_than_one_server_and_the_rest_is_shared() -> None:
         ("las", [1, 2, 3, 0]),
         ("priority", [1, 3, 2, 0]),
         ("edf", [2, 1, 0, 3]),
+        ("least_slack", [2, 1, 0, 3]),  # due less remaining: 7, 18, and two without a due date
     ],
 )
 def test_orders_by_hand(name: str, expected: list[int]) -> None:
@@ -108,7 +111,7 @@ def test_orders_by_hand(name: str, expected: list[int]) -> None:
 def test_only_rules_that_follow_service_displace_and_share() -> None:
     assert {name for name, rule in ORDERS.items() if rule.preemptive} == {"srpt", "psjf", "las"}
     assert {name for name, rule in ORDERS.items() if rule.ties == "share"} == {"las"}
-    assert {name for name, rule in ORDERS.items() if rule.asked != "arrival"} == {"srpt", "las"}
+    assert {name for name, rule in ORDERS.items() if rule.asked != "arrival"} == {"srpt", "las", "least_slack", "fair"}
 
 
 def simulate_one_server(rule: Order, release: AnyColumn, size: AnyColumn) -> float:

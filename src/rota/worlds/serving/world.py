@@ -10,7 +10,7 @@ import numpy as np
 
 from rota.kernel.decisions import Order, Place
 from rota.kernel.errors import BrokenRunError, InputError
-from rota.kernel.streams import exponential, generator, normal
+from rota.kernel.streams import exponential, generator
 from rota.kernel.tables import Column
 from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
@@ -22,9 +22,9 @@ from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import PrefixBlocks, Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS
+from rota.worlds.serving.policies import BATCHERS, SERVING_ORDERS
 from rota.worlds.serving.read import read_trace
-from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
+from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import Timing, build
 from rota.worlds.serving.timing import features as f
@@ -40,7 +40,7 @@ class Serving:
     sections = ("workload", "fleet", "information", "slo")
     roles = ("route", "hold", "order", "batch", "victim")
     objective = "e2e_mean"
-    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS})
+    rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"batch": BATCHERS, "order": SERVING_ORDERS})
     measures: Mapping[str, Measure] = MEASURES
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Serving:
             reads = {*member.reads, *getattr(member, "reads_job", ())}
             blind = sorted(reads & {"size", "remaining", "output_tokens"})
             if hidden and blind:
-                return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{predicted: {{error: 0.5}}}}"
+                return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{noisy: {{sigma: 0.5}}}}"
             reason = member.supports(self.name)
             if reason is not None:
                 return reason
@@ -186,7 +186,8 @@ class Serving:
         name = policy.get("name", "policy")
 
         def order(role: str) -> Order:
-            return find("order", policy.get(role, DEFAULTS.get(role)), [ORDERS], folder, f"policy {name}, {role}")  # type: ignore[return-value]
+            rooms, where = [ORDERS, SERVING_ORDERS], f"policy {name}, {role}"
+            return find("order", policy.get(role, DEFAULTS.get(role)), rooms, folder, where)  # type: ignore[return-value]
 
         route = find("place", policy.get("route", DEFAULTS["route"]), [PLACES], folder, f"policy {name}, route")
         if not isinstance(route, Place):
@@ -246,26 +247,17 @@ def visible_output(
     case: Case, workload: Workload, seed: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]] | None, Column]:
     """What policies may know of the output lengths, and how good that is. Predictions are keyed by request."""
-    setting = case.information.output_tokens
-    if setting == "hidden":
+    if case.information.output_tokens == "hidden":
         return None, Column("output_tokens", "tokens", quality="hidden")
-    true = workload.output_tokens.astype(np.float64)
-    if isinstance(setting, PredictedBox):
-        error = setting.predicted.error
-        noise = normal(seed, "predictions", np.arange(len(workload)))
-        return np.maximum(1.0, np.rint(true * np.exp(error * noise))), Column(
-            "output_tokens", "tokens", quality="estimated", by=f"lognormal error, sigma {error:g}"
-        )
-    return true, Column("output_tokens", "tokens")
+    true, predictor = workload.output_tokens.astype(np.float64), case.information.predictor()
+    if predictor is None:
+        return true, Column("output_tokens", "tokens")
+    return predictor.predict(true, seed), Column("output_tokens", "tokens", quality="estimated", by=predictor.by)
 
 
 def _information(case: Case) -> str:
-    setting = case.information.output_tokens
-    return (
-        f"predicted with a lognormal error, sigma {setting.predicted.error:g}"
-        if isinstance(setting, PredictedBox)
-        else str(setting)
-    )
+    predictor = case.information.predictor()
+    return str(case.information.output_tokens) if predictor is None else f"predicted by {predictor.by}"
 
 
 def head(work: Workload, count: int) -> Workload:
