@@ -13,6 +13,7 @@ from rota.rules import ALLOTS, ORDERS, PLACES
 from rota.rules.arrival import FirstCome
 from rota.rules.balance import LeastWork
 from rota.rules.budget import WeightedSharing
+from rota.rules.fair import LeastServedTenant
 from rota.rules.sampling import PowerOfTwo, RandomPlace
 from rota.rules.size import ShortestRemaining
 from rota.testing.conformance import ConformanceSuite, Subject
@@ -159,6 +160,53 @@ def test_random_order_is_a_lot_keyed_by_the_job() -> None:
     other = ORDERS["random"]()
     other.bind(generator(2, "policy"))
     assert together.tolist() != other.keys(Jobs({"id": np.arange(5)}), 0.0).tolist()
+
+
+def table(ids: list[int], tenants: list[int]) -> Jobs:
+    return Jobs({"id": np.array(ids), "tenant": np.array(tenants)})
+
+
+def test_fair_goes_by_what_tenants_were_given_over_their_weights() -> None:
+    """Tenant 0 had 6 s, tenant 1 of weight 3 had 9: 6 against 3. Tenant 2 comes now and is lifted to the least of those who wait."""
+    rule = LeastServedTenant(weights_of={1: 3.0})
+    both = table([0, 1, 2, 3], [0, 1, 0, 1])
+    assert rule.keys(both, 0.0).tolist() == [0.0] * 4
+    rule.on_start(0, 0, 0.0)
+    rule.on_start(1, 0, 0.0)
+    rule.on_progress(np.array([0, 1]), np.array([6.0, 9.0]), 9.0)
+    assert rule.keys(table([2, 3], [0, 1]), 9.0).tolist() == [6.0, 3.0]
+    later = table([2, 3, 4], [0, 1, 2])
+    assert rule.keys(later, 9.0).tolist() == rule.keys(later, 9.0).tolist() == [6.0, 3.0, 3.0]
+    rule.on_start(3, 0, 9.0)
+    rule.on_progress(np.array([3]), np.array([30.0]), 20.0)
+    assert rule.keys(table([2, 4, 5], [0, 2, 1]), 20.0).tolist() == [6.0, 3.0, 13.0]
+
+
+def test_fair_lifts_to_the_last_in_line_when_nobody_waits() -> None:
+    rule = LeastServedTenant()
+    rule.keys(table([0], [0]), 0.0)
+    rule.on_start(0, 0, 0.0)
+    rule.on_progress(np.array([0]), np.array([8.0]), 8.0)
+    assert rule.keys(table([1, 2], [1, 0]), 8.0).tolist() == [8.0, 8.0]
+
+
+def test_fair_takes_a_displaced_job_back_into_the_line() -> None:
+    """Its tenant was in line all the time: it is not lifted as if it had been away."""
+    rule = LeastServedTenant()
+    rule.keys(table([0, 1], [0, 1]), 0.0)
+    rule.on_start(0, 0, 0.0)
+    rule.on_start(1, 0, 0.0)
+    rule.on_progress(np.array([1]), np.array([5.0]), 5.0)
+    rule.on_preempt(0, 0, 5.0)
+    assert rule.keys(table([0, 2], [0, 1]), 5.0).tolist() == [0.0, 5.0]
+    rule.on_leave(0, "rejected", 6.0)
+    rule.on_leave(99, "rejected", 6.0)  # who was never shown
+    assert rule.keys(table([2], [1]), 6.0).tolist() == [5.0]
+
+
+def test_fair_needs_positive_weights() -> None:
+    with pytest.raises(InputError, match="weights must be positive"):
+        LeastServedTenant(weights_of={0: -1.0})
 
 
 HOSTS = {

@@ -17,7 +17,9 @@ from rota.worlds.serving.settings import load
 from rota.worlds.serving.world import Serving, visible_output
 
 ROWS = 4000
-LENGTHS = generate({"kind": "chat", "requests": ROWS, "rate": 1.0}, generator(0, "workload")).output_tokens.astype(float)
+LENGTHS = generate({"kind": "chat", "requests": ROWS, "rate": 1.0}, generator(0, "workload")).output_tokens.astype(
+    float
+)
 DISTINCT = generator(1, "lengths").permutation(ROWS).astype(float) + 1.0
 
 
@@ -105,7 +107,8 @@ def test_the_older_form_says_the_same_as_noisy() -> None:
         visible_output(settled, world.workload(settled, 0), 4)[0]
         for settled in (case({"predicted": {"error": 0.8}}), case({"noisy": {"sigma": 0.8}}))
     ]
-    assert draws[0] is not None and draws[1] is not None
+    assert draws[0] is not None
+    assert draws[1] is not None
     assert draws[0].tolist() == draws[1].tolist()
 
 

@@ -1,9 +1,9 @@
 """Estimated remaining time in levels, with ageing: powers of two of what is still needed, one up for every while of waiting.
 
 Zhao and Wang, ALISE: Accelerating Large Language Model Serving with Speculative Scheduling, ICCAD 2024 (arXiv 2410.23537). Only the
-abstract was at hand; chosen here: levels are doublings of `shortest`, a request keeps the levels that it won by waiting, and within a level
-the least remaining goes first. The paper retrieves similar prompts to estimate; here `remaining` is what the scenario's predictor says. It
-moves caches to the host, quantised; here who is displaced computes again.
+abstract was at hand; chosen here: levels are doublings of `shortest`, a request keeps the levels that it won by waiting and may rise above
+the top one, and within a level the least remaining goes first. The paper retrieves similar prompts to estimate; here `remaining` is what
+the scenario's predictor says. It moves caches to the host, quantised; here who is displaced computes again.
 """
 
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class SpeculativeRemaining(Order):
         level = np.floor(np.log2(np.maximum(jobs.remaining / self.shortest, 0.5))) + 1.0
         waited = np.nan_to_num(now - self._idle[jobs.id], nan=0.0)
         risen = self._won[jobs.id] + np.floor(waited / self.age)
-        return np.column_stack([np.maximum(level - risen, 0.0), jobs.remaining])
+        return np.column_stack([level - risen, jobs.remaining])
 
     def on_arrival(self, job: int, now: float) -> None:
         if job >= len(self._idle):

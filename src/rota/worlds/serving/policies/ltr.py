@@ -2,8 +2,9 @@
 
 Fu, Zhu, Su, Qiao, Stoica and Zhang, Efficient LLM Scheduling by Learning to Rank, NeurIPS 2024 (arXiv 2408.15792), and its code, vllm-ltr.
 The rank is whatever predicts `output_tokens`: give the scenario `{rank: {tau: 0.6}}`. Starvation guard: a request that was idle for S
-iterations of its replica goes into the top class until it has run for P iterations. Here an iteration counts when it gives a token, and who
-is displaced computes again, where the paper's engine swaps to the host.
+iterations of its replica goes into the top class until it has run for P iterations. Chosen here: of promoted requests who has waited
+longest goes first (by rank they could starve each other); an iteration counts when it gives a token; who is displaced computes again, where
+the paper's engine swaps to the host.
 """
 
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class LearningToRank(Order):
     _counted: IntColumn = field(default_factory=lambda: np.zeros(0, np.int64), init=False, repr=False)
     _left: FloatColumn = field(default_factory=lambda: np.zeros(0), init=False, repr=False)  # of the promotion
     _since: IntColumn = field(default_factory=lambda: np.zeros((0, 1), np.int64), init=False, repr=False)  # job, host
+    _latest: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.S < 1 or self.P < 1:
@@ -40,11 +42,13 @@ class LearningToRank(Order):
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         host = self._host[jobs.id]
-        here = int(host.max(initial=-1))  # the rows of a question are of one replica
+        here = int(host.max(initial=-1))  # the rows of a question are of one replica: that of those who run there,
+        here = here if here >= 0 else self._latest  # or, when the last of them has just left, the one it left
         top = (host >= 0) & (self._left[jobs.id] > 0)
-        if here >= 0:
-            top |= (host < 0) & (self._steps[here] - self._since[jobs.id, here] >= self.S)
-        return np.column_stack([np.where(top, 0.0, 1.0), jobs.output_tokens])
+        top |= (host < 0) & (self._steps[here] - self._since[jobs.id, here] >= self.S)
+        # Of those promoted: who runs, then who waits longest.
+        within = np.where(host >= 0, -1, self._since[jobs.id, here])
+        return np.column_stack([~top, np.where(top, within, jobs.output_tokens)])
 
     def on_arrival(self, job: int, now: float) -> None:
         if job >= len(self._host):
@@ -74,8 +78,8 @@ class LearningToRank(Order):
             self._counted[here] = self._steps[host]
 
     def on_preempt(self, job: int, host: int, now: float) -> None:
-        self._host[job] = -1
+        self._host[job], self._latest = -1, host
         self._since[job] = self._steps
 
     def on_finish(self, job: int, host: int, now: float) -> None:
-        self._host[job] = -1
+        self._host[job], self._latest = -1, host
