@@ -359,20 +359,20 @@ def test_jitserve_does_not_fall_like_dominoes() -> None:
     due = 5.0 + 5.0 * np.arange(10)
     work, true = requests([10] * 10, due=due)
     assert met(run(work, ORDERS["edf"](), true, slots=1)) == 0
-    order = JustInTime(prior=10.0, bandwidth=1.0, fastest=1.0)
-    assert met(run(work, order, slots=1)) == 5  # what is possible: one every ten seconds
+    order = JustInTime(caution=1.0, bandwidth=1.0, fastest=1.0)
+    assert met(run(work, order, true, slots=1)) == 5  # what is possible: one every ten seconds
 
 
 def test_jitserve_with_bandwidth_to_spare_is_earliest_due() -> None:
     jobs = {
         "id": np.arange(4),
-        "tenant": np.zeros(4),
+        "output_tokens": np.full(4, 10.0),
         "prompt_tokens": np.array([5, 50, 500, 5]),
         "generated_tokens": np.zeros(4),
         "due": np.array([90.0, 40.0, 60.0, np.inf]),
         "running": np.zeros(4),
     }
-    keys = JustInTime(prior=10.0, bandwidth=1e9).keys(Jobs(jobs), 0.0)
+    keys = JustInTime(bandwidth=1e9).keys(Jobs(jobs), 0.0)
     assert np.lexsort(keys.T[::-1]).tolist() == [1, 2, 0, 3]
 
 
@@ -459,6 +459,7 @@ def test_hidden_lengths_change_nothing(name: str) -> None:
         (lambda: ProgramLeastAttained(half_life=0.0), "half_life above 0 seconds"),
         (lambda: HistoryShortest(quantile=1.0), "quantile must be above 0 and below 1, found 1"),
         (lambda: JustInTime(group=1.0), "group above 1"),
+        (lambda: JustInTime(caution=0.5), "caution must be at least 1, found 0.5"),
     ],
 )
 def test_wrong_parameters_are_one_line(made: Callable[[], Order], said: str) -> None:

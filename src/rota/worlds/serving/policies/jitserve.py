@@ -1,57 +1,54 @@
 """Just in time: of the requests that can still make their deadlines, those with the most tokens for their bandwidth.
 
 After Zhang et al., JITServe: SLO-aware LLM Serving with Imprecise Request Information, NSDI 2026 (arXiv 2504.20068); its details are
-recalled, and simpler here. The length is a high quantile of the tenant's finished answers, refined by what is out. A request needs (tokens
-left) / (time left) tokens a second; its worth is its tokens. By worth over need, in groups a factor `group` wide and by deadline within a
-group, requests are taken while the sum of needs is within `bandwidth`. First those that are taken: running ones, then by deadline. Then
-those that have no deadline, those not taken, and last those that need more than `fastest`. Only whole-answer deadlines are known here,
-neither limits a token nor compound requests.
+recalled, and simpler here. The length is taken with caution, the prediction times a factor in place of an upper quantile, and refined while
+tokens come out. A request needs (tokens left) / (time left) tokens a second; its worth is its tokens. By worth over need, in groups a
+factor `group` wide and by deadline within a group, requests are taken while the sum of needs is within `bandwidth`. First come those that
+are taken: who runs (when the cache is full and somebody must go), then by deadline. Then those without a deadline, those not taken, and
+last those that need more than `fastest`. Only deadlines of whole answers are known here: no limits of a token, no compound requests; and
+the engine cannot slow a request down to what it needs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from rota.kernel.decisions import Order
 from rota.kernel.errors import InputError
-from rota.kernel.tables import FloatColumn, IntColumn, Jobs
+from rota.kernel.tables import FloatColumn, Jobs
 from rota.rules.due import LAST
-from rota.worlds.serving.policies.history import TenantLengths
 
 TAKEN, NO_DEADLINE, NOT_TAKEN, TOO_LATE = range(4)
 
 
 @dataclass
 class JustInTime(Order):
-    """Grouped margin goodput over deadlines.
+    """Grouped margin goodput over deadlines. A running request is left alone: to displace it would cost its prompt again.
 
     Attributes:
-        quantile: Of finished lengths, for the estimate.
-        prior: Tokens of an answer before any has ended.
-        bandwidth: Tokens a second that a replica gives in all.
+        caution: The length is taken to be so many times the predicted one.
+        bandwidth: Tokens a second that a replica can promise to those who wait.
         fastest: Tokens a second that one request can get at best.
         group: Worth over need within this factor is alike.
     """
 
-    quantile: float = 0.9
-    prior: float = 256.0
-    bandwidth: float = 2000.0
-    fastest: float = 50.0
+    caution: float = 1.2
+    bandwidth: float = 10_000.0
+    fastest: float = 30.0
     group: float = 2.0
-    preemptive = True
-    reads = ("id", "tenant", "prompt_tokens", "generated_tokens", "due", "running")
-    _lengths: TenantLengths = field(init=False, repr=False)
+    reads = ("id", "prompt_tokens", "output_tokens", "generated_tokens", "due", "running")
 
     def __post_init__(self) -> None:
         if not (self.bandwidth > 0 and self.fastest > 0 and self.group > 1):
             raise InputError(
                 f"bandwidth and fastest must be above 0 tokens/s and group above 1, found {self.bandwidth:g}, {self.fastest:g}, {self.group:g}"
             )
-        self._lengths = TenantLengths(self.quantile, self.prior)
+        if not self.caution >= 1:
+            raise InputError(f"caution must be at least 1, found {self.caution:g}")
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
-        self._lengths.shown.note(jobs)
-        length = self._lengths.estimates(jobs)
+        told = self.caution * jobs.output_tokens
+        length = np.where(told > jobs.generated_tokens, told, 2.0 * jobs.generated_tokens)  # who outgrows it may double
         left, time = np.maximum(length - jobs.generated_tokens, 1.0), jobs.due - now
         need = np.divide(left, time, out=np.full(len(jobs), np.inf), where=time > 0)
         group = np.full(len(jobs), -LAST)
@@ -68,9 +65,3 @@ class JustInTime(Order):
         return np.column_stack(
             [state, taken & ~(jobs.running > 0), np.where(taken, jobs.due, np.where(state == NOT_TAKEN, group, 0.0))]
         )
-
-    def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
-        self._lengths.progress(jobs, deltas)
-
-    def on_finish(self, job: int, host: int, now: float) -> None:
-        self._lengths.finish(job)
