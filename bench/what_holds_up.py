@@ -182,7 +182,8 @@ def service_gap(rows: Outcomes, w_p: float = 1.0, w_q: float = 2.0) -> float:
 
     Service from the outcomes: the prompt when a request begins, its tokens evenly from the first to the last. NaN where they never wait together.
     """
-    times = np.linspace(0.0, float(np.nanmax(rows["finish"])), 2000)
+    rows = {name: column[rows["status"] == "finished"] for name, column in rows.items()}
+    times = np.linspace(0.0, float(rows["finish"].max()), 2000)
     _, index = np.unique(rows["tenant"], return_inverse=True)
     difference, both = np.zeros(len(times)), np.ones(len(times), np.bool_)
     for tenant, sign in enumerate((1.0, -1.0)):
@@ -217,13 +218,18 @@ def lines(study: Study, data: Path, made: Path, seeds: int) -> Iterator[str]:
                 label = f"{name}, {predictor}" if predictor else name
                 yield f"| {load.name} | {label} | " + " | ".join(cells) + " |"
             if study.file == "vtc":
-                yield from _gaps(load.name, found)
+                yield from _gaps(load.name, found, scenario)
 
 
-def _gaps(load: str, found: Mapping[str, list[Outcomes]]) -> Iterator[str]:
+def _gaps(load: str, found: Mapping[str, list[Outcomes]], scenario: Scenario) -> Iterator[str]:
+    """The service gaps, beside the bound of Sheng et al., theorem 4.4."""
+    world: Any = scenario.world
+    cache = world.simulation(scenario.case, world.workload(scenario.case, 0), scenario.policies[0], 0).replicas[0]
+    longest = max(float(rows["prompt_tokens"].max()) for runs in found.values() for rows in runs)
+    bound = 2.0 * max(longest, 2.0 * cache.kv_blocks * cache.block_tokens)
     for name, runs in found.items():
         gaps = [service_gap(rows) for rows in runs]
-        yield f"service gap | {load} | {name} | {np.nanmean(gaps):,.0f} weighted tokens"
+        yield f"service gap | {load} | {name} | {np.mean(gaps):,.0f} weighted tokens (bound {bound:,.0f})"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ back when its job is first in a question. The counters are of the whole fleet: s
 """
 
 from dataclasses import dataclass, field
+from math import isnan
 
 import numpy as np
 
@@ -90,12 +91,12 @@ class TenantCounters(Order):
 
     def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
         self._settle()
-        known = np.array([job in self._shown for job in jobs.tolist()], np.bool_)
-        if not known.any():
-            return
-        owners, index = np.unique(self._shown.all("tenant")[jobs[known]], return_inverse=True)
-        for tenant, service in zip(owners.tolist(), np.bincount(index, deltas[known]).tolist(), strict=True):
-            self._charge(int(tenant), self.per_unit() * service)
+        given: dict[int, float] = {}
+        for owner, delta in zip(self._shown.facts("tenant", jobs).tolist(), deltas.tolist(), strict=True):
+            given[owner] = given.get(owner, 0.0) + delta
+        for owner, service in given.items():
+            if not isnan(owner):  # else a job that was never shown
+                self._charge(int(owner), self.per_unit() * service)
 
     def on_preempt(self, job: int, host: int, now: float) -> None:
         self._settle()

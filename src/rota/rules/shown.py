@@ -6,7 +6,7 @@ hooks and by nothing else. What a policy was never shown is not there.
 
 import numpy as np
 
-from rota.kernel.tables import FloatColumn, Jobs
+from rota.kernel.tables import FloatColumn, IntColumn, Jobs
 
 
 class Shown:
@@ -45,6 +45,10 @@ class Shown:
         """A fact of a job that was shown."""
         return float(self._facts[name][job])
 
-    def all(self, name: str) -> FloatColumn:
-        """A fact by number of job; zero where a job was not shown."""
-        return self._facts[name]
+    def facts(self, name: str, jobs: IntColumn) -> FloatColumn:
+        """A fact of many jobs; NaN where a job was not shown."""
+        found = np.full(len(jobs), np.nan)
+        inside = jobs < len(self._known)
+        inside[inside] = self._known[jobs[inside]]
+        found[inside] = self._facts[name][jobs[inside]]
+        return found

@@ -53,10 +53,9 @@ class SkipJoinFeedback(Order):
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         anew = self._anew[jobs.id]
-        joined = self.level(
-            np.where(np.isnan(anew), jobs.prompt_tokens, 0.0), np.nan_to_num(jobs.generated_tokens - anew, nan=0.0)
-        )
-        level = np.where(np.isnan(anew), self.level(jobs.prompt_tokens, jobs.generated_tokens), joined)
+        promoted = ~np.isnan(anew)
+        prompt = np.where(promoted, 0.0, jobs.prompt_tokens)
+        level = self.level(prompt, np.where(promoted, jobs.generated_tokens - anew, jobs.generated_tokens))
         with np.errstate(invalid="ignore"):
             starving = now - self._idle[jobs.id] >= self.starve
         return np.where(starving, 0.0, level)

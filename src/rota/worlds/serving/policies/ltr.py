@@ -71,7 +71,7 @@ class LearningToRank(Order):
     def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
         self._left[jobs] = np.maximum(0.0, self._left[jobs] - deltas)
         hosts = self._host[jobs]
-        for host in np.unique(hosts[hosts >= 0]).tolist():
+        for host in sorted(set(hosts.tolist()) - {-1}):
             here = jobs[hosts == host]
             reached = int((self._counted[here] + deltas[hosts == host]).max())  # who got most tokens saw all iterations
             self._steps[host] = max(int(self._steps[host]), reached)
