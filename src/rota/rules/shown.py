@@ -25,14 +25,15 @@ class Shown:
         """Keep the facts of the jobs of a question."""
         if not len(jobs):
             return
-        room, last = len(self._known), int(jobs.id.max())
+        numbers = jobs.id.astype(np.int64)  # some worlds show them as floats
+        room, last = len(self._known), int(numbers.max())
         if last >= room:
             more = max(1024, room, last + 1 - room)
             self._known = np.concatenate([self._known, np.zeros(more, np.bool_)])
             self._facts = {name: np.concatenate([facts, np.zeros(more)]) for name, facts in self._facts.items()}
-        new = ~self._known[jobs.id]
+        new = ~self._known[numbers]
         if new.any():
-            ids = jobs.id[new]
+            ids = numbers[new]
             self._known[ids] = True
             self.fresh += ids.tolist()
             for name, facts in self._facts.items():

@@ -14,6 +14,7 @@ from rota.kernel.errors import InputError
 from rota.kernel.streams import generator
 from rota.kernel.tables import FloatColumn, Jobs
 from rota.rules import ORDERS, PLACES
+from rota.study.scenario import read
 from rota.testing.conformance import ConformanceSuite, Subject
 from rota.worlds.serving.batching import Engine
 from rota.worlds.serving.catalogue import gpu, model
@@ -445,6 +446,30 @@ def test_hidden_lengths_change_nothing(name: str) -> None:
     ]
     for other in told[1:]:
         assert told[0].seconds[at.FINISH].tolist() == other.seconds[at.FINISH].tolist()
+
+
+STUDIES = ("ltr", "predicted-order", "fastserve", "vtc", "history", "deadlines")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_studies_run(name: str, repository: Path) -> None:
+    few = "workload.first=40" if name == "deadlines" else "workload.generate.requests=40"
+    scenario = read(repository / "examples" / "serving" / f"{name}.yaml", [few], 2)
+    world: Any = scenario.world
+    for policy in scenario.policies:
+        assert world.resolve(scenario.case, policy, scenario.folder) is None
+        result = world.run(scenario.case, world.workload(scenario.case, 0), policy, 0)
+        assert result.metrics["unfinished"] == result.metrics["rejected"] == 0
+
+
+def test_an_order_that_needs_lengths_says_so(repository: Path) -> None:
+    scenario = read(repository / "examples" / "serving" / "ltr.yaml", ["information.output_tokens=hidden"])
+    world: Any = scenario.world
+    said = world.resolve(scenario.case, {"name": "ltr", "order": "ltr"}, scenario.folder)
+    assert said.startswith("it reads output_tokens, which is hidden")
+    assert world.resolve(scenario.case, {"name": "vtc", "order": "vtc", "hold": "vtc"}, scenario.folder) is None
+    with pytest.raises(InputError, match="unknown order 'vtd'; did you mean 'vtc'"):
+        world.resolve(scenario.case, {"name": "vtd", "order": "vtd"}, scenario.folder)
 
 
 @pytest.mark.parametrize(
