@@ -227,7 +227,7 @@ def lines(study: Study, data: Path, made: Path, seeds: int) -> Iterator[str]:
 
 
 def _gaps(load: str, found: Mapping[str, list[Outcomes]], scenario: Scenario) -> Iterator[str]:
-    """The service gaps, beside the bound of Sheng et al., theorem 4.4."""
+    """The service gaps, beside the bound of Sheng et al., OSDI 2024."""
     world: Any = scenario.world
     cache = world.simulation(scenario.case, world.workload(scenario.case, 0), scenario.policies[0], 0).replicas[0]
     longest = max(float(rows["prompt_tokens"].max()) for runs in found.values() for rows in runs)

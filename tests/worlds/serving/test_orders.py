@@ -138,12 +138,12 @@ def two_tenants(first: list[tuple[int, int]], second: list[tuple[int, int]], lat
 def test_vtc_keeps_the_gap_of_backlogged_tenants_within_its_bound(
     first: list[tuple[int, int]], second: list[tuple[int, int]], later: int
 ) -> None:
-    """Theorem 4.4 of the paper, on whatever sizes; the second tenant comes any time and is not paid for having been away."""
+    """The paper's theorem on backlogged clients, on whatever sizes; the second tenant comes any time and is not paid for having been away."""
     assert gap(two_tenants(first, second, later), VirtualTokenCounter(), SLOTS) <= BOUND
 
 
 def test_fcfs_does_not_and_the_bound_can_be_missed() -> None:
-    """One tenant floods the line with long answers before the other one's requests: the adversary of the paper's figure 1."""
+    """One tenant floods the line with long answers before the other one's requests."""
     work = two_tenants([(20, 16)] * 40, [(1, 1)] * 40, 1)
     assert gap(work, ORDERS["fcfs"](), SLOTS) > 2 * BOUND
     assert gap(work, VirtualTokenCounter(), SLOTS) <= BOUND

@@ -8,7 +8,7 @@ A scenario says it in `information.output_tokens`::
     {rank: {tau: 0.6}}                    a score whose order has Kendall's tau `tau` with the order of the true lengths
 
 These are drawn once, keyed by request, so that every policy of a study is told the same. Where they come from in practice: regression
-gives `noisy`; classifiers (S3, Jin et al., NeurIPS 2023, ten classes) give `bucket`; rankers trained by ListMLE (Fu et al., Efficient LLM
+gives `noisy`; classifiers (S3, Jin et al., NeurIPS 2023) give `bucket`; rankers trained by ListMLE (Fu et al., Efficient LLM
 Scheduling by Learning to Rank, NeurIPS 2024, which judges them by Kendall's tau) give `rank`. A predictor that learns from finished requests
 cannot be drawn beforehand, because what has finished depends on the policy: `LengthHistory` is held by the policy and told in its hooks.
 """

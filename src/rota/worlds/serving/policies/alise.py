@@ -1,9 +1,9 @@
 """Estimated remaining time in levels, with ageing: powers of two of what is still needed, one up for every while of waiting.
 
-Zhao and Wang, ALISE: Accelerating Large Language Model Serving with Speculative Scheduling, ICCAD 2024 (arXiv 2410.23537). Only the
-abstract was at hand; chosen here: levels are doublings of `shortest`, a request keeps the levels that it won by waiting and may rise above
-the top one, and within a level the least remaining goes first. The paper retrieves similar prompts to estimate; here `remaining` is what
-the scenario's predictor says. It moves caches to the host, quantised; here who is displaced computes again.
+Zhao and Wang, ALISE: Accelerating Large Language Model Serving with Speculative Scheduling, 2024 (arXiv 2410.23537). Only the abstract was
+at hand; chosen here: levels are doublings of `shortest`, a request keeps the levels that it won by waiting and may rise above the top one,
+and within a level the least remaining goes first. The paper retrieves similar prompts to estimate; here `remaining` is what the scenario's
+predictor says. It moves caches to the host, quantised; here who is displaced computes again.
 """
 
 from dataclasses import dataclass, field

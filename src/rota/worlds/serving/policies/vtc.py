@@ -1,7 +1,7 @@
 """Virtual token counter: least counter first; it grows by a prompt when that begins and by each token of an answer.
 
 Sheng, Cao, Li, Zhu, Li, Zhuo, Gonzalez and Stoica, Fairness in Serving Large Language Models, OSDI 2024 (arXiv 2401.00588), algorithm 2;
-weighted VTC with weights. Theorem 4.4: between two tenants that both always have requests waiting, service differs by at most 2 max(w_p
+weighted VTC with weights. Its theorem: between two tenants that both always have requests waiting, service differs by at most 2 max(w_p
 L_input, w_q M), L_input the longest prompt and M the tokens that fit in a batch. A tenant that comes back is lifted to the least counter of
 those who wait. The paper does not displace requests; here one that was displaced by a full cache is not charged for its prompt again.
 """
