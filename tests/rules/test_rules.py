@@ -13,6 +13,7 @@ from rota.rules import ALLOTS, ORDERS, PLACES
 from rota.rules.arrival import FirstCome
 from rota.rules.balance import LeastWork
 from rota.rules.budget import WeightedSharing
+from rota.rules.fair import LeastServedTenant
 from rota.rules.sampling import PowerOfTwo, RandomPlace
 from rota.rules.size import ShortestRemaining
 from rota.testing.conformance import ConformanceSuite, Subject
@@ -36,7 +37,9 @@ class TestRules(ConformanceSuite):
 
 
 def test_the_rooms_hold_what_they_say() -> None:
-    assert list(ORDERS) == ["fcfs", "lcfs", "sjf", "srpt", "psjf", "las", "priority", "edf", "random"]
+    assert list(ORDERS) == [
+        *("fcfs", "lcfs", "sjf", "srpt", "psjf", "las", "priority", "edf", "least_slack", "fair", "random")
+    ]
     assert list(PLACES) == ["random", "round_robin", "least_outstanding", "least_queued", "power_of_two", "least_work"]
     assert list(ALLOTS) == ["processor_sharing", "weighted_sharing", "discriminatory_sharing"]
     assert all(issubclass(rule, Order) for rule in ORDERS.values())
@@ -96,6 +99,7 @@ def test_nobody_gets_more_than_one_server_and_the_rest_is_shared() -> None:
         ("las", [1, 2, 3, 0]),
         ("priority", [1, 3, 2, 0]),
         ("edf", [2, 1, 0, 3]),
+        ("least_slack", [2, 1, 0, 3]),  # due less remaining: 7, 18, and two without a due date
     ],
 )
 def test_orders_by_hand(name: str, expected: list[int]) -> None:
@@ -108,7 +112,7 @@ def test_orders_by_hand(name: str, expected: list[int]) -> None:
 def test_only_rules_that_follow_service_displace_and_share() -> None:
     assert {name for name, rule in ORDERS.items() if rule.preemptive} == {"srpt", "psjf", "las"}
     assert {name for name, rule in ORDERS.items() if rule.ties == "share"} == {"las"}
-    assert {name for name, rule in ORDERS.items() if rule.asked != "arrival"} == {"srpt", "las"}
+    assert {name for name, rule in ORDERS.items() if rule.asked != "arrival"} == {"srpt", "las", "least_slack", "fair"}
 
 
 def simulate_one_server(rule: Order, release: AnyColumn, size: AnyColumn) -> float:
@@ -156,6 +160,53 @@ def test_random_order_is_a_lot_keyed_by_the_job() -> None:
     other = ORDERS["random"]()
     other.bind(generator(2, "policy"))
     assert together.tolist() != other.keys(Jobs({"id": np.arange(5)}), 0.0).tolist()
+
+
+def table(ids: list[int], tenants: list[int]) -> Jobs:
+    return Jobs({"id": np.array(ids), "tenant": np.array(tenants)})
+
+
+def test_fair_goes_by_what_tenants_were_given_over_their_weights() -> None:
+    """Tenant 0 had 6 s, tenant 1 of weight 3 had 9: 6 against 3. Tenant 2 comes now and is lifted to the least of those who wait."""
+    rule = LeastServedTenant(weights_of={1: 3.0})
+    both = table([0, 1, 2, 3], [0, 1, 0, 1])
+    assert rule.keys(both, 0.0).tolist() == [0.0] * 4
+    rule.on_start(0, 0, 0.0)
+    rule.on_start(1, 0, 0.0)
+    rule.on_progress(np.array([0, 1]), np.array([6.0, 9.0]), 9.0)
+    assert rule.keys(table([2, 3], [0, 1]), 9.0).tolist() == [6.0, 3.0]
+    later = table([2, 3, 4], [0, 1, 2])
+    assert rule.keys(later, 9.0).tolist() == rule.keys(later, 9.0).tolist() == [6.0, 3.0, 3.0]
+    rule.on_start(3, 0, 9.0)
+    rule.on_progress(np.array([3]), np.array([30.0]), 20.0)
+    assert rule.keys(table([2, 4, 5], [0, 2, 1]), 20.0).tolist() == [6.0, 3.0, 13.0]
+
+
+def test_fair_lifts_to_the_last_in_line_when_nobody_waits() -> None:
+    rule = LeastServedTenant()
+    rule.keys(table([0], [0]), 0.0)
+    rule.on_start(0, 0, 0.0)
+    rule.on_progress(np.array([0]), np.array([8.0]), 8.0)
+    assert rule.keys(table([1, 2], [1, 0]), 8.0).tolist() == [8.0, 8.0]
+
+
+def test_fair_takes_a_displaced_job_back_into_the_line() -> None:
+    """Its tenant was in line all the time: it is not lifted as if it had been away."""
+    rule = LeastServedTenant()
+    rule.keys(table([0, 1], [0, 1]), 0.0)
+    rule.on_start(0, 0, 0.0)
+    rule.on_start(1, 0, 0.0)
+    rule.on_progress(np.array([1]), np.array([5.0]), 5.0)
+    rule.on_preempt(0, 0, 5.0)
+    assert rule.keys(table([0, 2], [0, 1]), 5.0).tolist() == [0.0, 5.0]
+    rule.on_leave(0, "rejected", 6.0)
+    rule.on_leave(99, "rejected", 6.0)  # who was never shown
+    assert rule.keys(table([2], [1]), 6.0).tolist() == [5.0]
+
+
+def test_fair_needs_positive_weights() -> None:
+    with pytest.raises(InputError, match="weights must be positive"):
+        LeastServedTenant(weights_of={0: -1.0})
 
 
 HOSTS = {

@@ -9,7 +9,8 @@ from rota.kernel.decisions import Allot, Order, Place
 from rota.rules.arrival import FirstCome, LastCome, RandomOrder
 from rota.rules.balance import LeastOutstanding, LeastQueued, LeastWork, RoundRobin
 from rota.rules.budget import DiscriminatorySharing, ProcessorSharing, WeightedSharing
-from rota.rules.due import EarliestDue, PriorityFirst
+from rota.rules.due import EarliestDue, LeastSlack, PriorityFirst
+from rota.rules.fair import LeastServedTenant
 from rota.rules.sampling import PowerOfTwo, RandomPlace
 from rota.rules.service import LeastAttained
 from rota.rules.size import PreemptiveShortest, ShortestFirst, ShortestRemaining
@@ -23,6 +24,8 @@ ORDERS: dict[str, type[Order]] = {
     "las": LeastAttained,
     "priority": PriorityFirst,
     "edf": EarliestDue,
+    "least_slack": LeastSlack,
+    "fair": LeastServedTenant,
     "random": RandomOrder,
 }
 PLACES: dict[str, type[Place]] = {

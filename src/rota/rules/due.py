@@ -1,8 +1,8 @@
 """Urgency: the most important class first, or the nearest due date first.
 
-Earliest due date minimises the maximum lateness of one server: Jackson, Scheduling a production line to minimize
-maximum tardiness, 1955. Priority classes: Cobham, Priority assignment in waiting line problems, Operations Research
-1954.
+Earliest due date minimises the maximum lateness of one server: Jackson, Scheduling a production line to minimize maximum tardiness, 1955.
+Least slack also counts what is left to do: Mok, Fundamental design problems of distributed systems for the hard-real-time environment, MIT
+1983. Priority classes: Cobham, Priority assignment in waiting line problems, Operations Research 1954.
 """
 
 from dataclasses import dataclass
@@ -35,3 +35,13 @@ class EarliestDue(Order):
 
     def keys(self, jobs: Jobs, now: float) -> FloatColumn:
         return np.minimum(jobs.due, LAST)  # an infinite key would mean "not now"
+
+
+@dataclass
+class LeastSlack(Order):
+    """The least time to spare first: due date less what remains; jobs without a due date come last, by release. A running job is left alone."""
+
+    reads = ("due", "remaining")
+
+    def keys(self, jobs: Jobs, now: float) -> FloatColumn:
+        return np.where(np.isfinite(jobs.due), jobs.due - jobs.remaining, LAST)

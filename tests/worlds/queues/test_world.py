@@ -168,6 +168,26 @@ information: {output_tokens: {predicted: {error: 0.3}}}
 """
 
 
+def test_fair_shields_a_modest_tenant(tmp_path: Path) -> None:
+    """One server: a tenant that asks for 0.9 of it, and one for 0.2: the modest one waits a few services, not behind the flood."""
+    flood = {"name": "flood", "share": 0.9 / 1.1, "tenant": "flood", "service": "exponential"}
+    modest = {"name": "modest", "share": 0.2 / 1.1, "tenant": "modest", "service": "exponential"}
+    found = parse(
+        {
+            **BASE,
+            "workload": {"load": 1.1, "jobs": 4000, "classes": [flood, modest]},
+            "policies": [{"name": "fcfs", "order": "fcfs"}, {"name": "fair", "order": "fair"}],
+        },
+        tmp_path,
+    )
+    waits = []
+    for number in (0, 1):
+        rows = run(found, number).outcomes
+        assert (rows["status"] == "finished").all()
+        waits.append(np.nanmean(rows["response"][rows["tenant"] == "modest"]))  # NaN while it warms up
+    assert waits[1] < 10.0 < 0.1 * waits[0]
+
+
 @pytest.mark.parametrize(
     ("role", "name", "kind"),
     [

@@ -16,7 +16,7 @@ from rota.study.scenario import parse
 from rota.testing.conformance import ConformanceSuite, Subject
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Programs, make_workload
-from rota.worlds.serving.policies import PROGRAM_ORDERS
+from rota.worlds.serving.policies import SERVING_ORDERS
 from rota.worlds.serving.programs import ProgramSpec, draw_programs, read_programs
 from rota.worlds.serving.simulate import SERVING_JOB_COLUMNS, Roles, Simulation
 from tests.worlds.serving.test_twin_fleet import replica
@@ -25,7 +25,8 @@ from tests.worlds.serving.test_twin_fleet import replica
 class TestConformance(ConformanceSuite):
     subjects = {
         name: Subject(made, "order", job_columns=SERVING_JOB_COLUMNS, world="serving")
-        for name, made in PROGRAM_ORDERS.items()
+        for name, made in SERVING_ORDERS.items()
+        if name in ("plas", "atlas", "program_fcfs")
     }
 
 
@@ -49,7 +50,7 @@ def test_a_call_comes_when_its_parents_are_done(drawn: list[Any], programs: int,
     work = make_workload(
         np.zeros(rows), np.array([each[0] for each in drawn]), np.array([each[1] for each in drawn]), programs=tree
     )
-    made = (ORDERS | PROGRAM_ORDERS)[order]()
+    made = (ORDERS | SERVING_ORDERS)[order]()
     run = Simulation(
         work, [replica(), replica(slower=2.0)], Roles(made, PLACES["least_outstanding"](), ORDERS["fcfs"]())
     )
@@ -156,13 +157,13 @@ def table(**columns: list[float]) -> Jobs:
 def test_wide_programs_are_not_long_ones() -> None:
     """ATLAS: of two calls, one of a program that did much side by side and one of a program that did it one after the other, the first is nearer to its end."""
     common = {"attained": [0.0, 0.0], "release": [0.0, 0.0]}
-    plas, atlas = PROGRAM_ORDERS["plas"](), PROGRAM_ORDERS["atlas"]()
+    plas, atlas = SERVING_ORDERS["plas"](), SERVING_ORDERS["atlas"]()
     assert plas.keys(table(program_attained=[8.0, 8.0], **common), 0.0).tolist() == [4.0, 4.0]
     wide, deep = atlas.keys(table(path_attained=[1.0, 8.0], **common), 0.0)
     assert wide < deep
 
 
 def test_who_has_waited_too_long_goes_first() -> None:
-    plas = PROGRAM_ORDERS["plas"]()
+    plas = SERVING_ORDERS["plas"]()
     assert plas.keys(table(program_attained=[8.0], attained=[0.0], release=[0.0]), 161.0).tolist() == [0.0]
     assert plas.keys(table(program_attained=[8.0], attained=[0.0], release=[0.0]), 159.0).tolist() == [4.0]

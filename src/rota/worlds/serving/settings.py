@@ -12,6 +12,7 @@ from rota.kernel.errors import InputError
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Arrivals, Replay, parse_arrivals
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
+from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -60,19 +61,47 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Predicted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A prediction that is the truth times a lognormal factor."""
+    """A prediction that is the truth times a lognormal factor: `Noisy` by its first name."""
 
     error: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # sigma of the logarithm
 
 
 class PredictedBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    predicted: Predicted
+    """One predictor, by its name; see `predictors`."""
+
+    predicted: Predicted | None = None
+    noisy: Noisy | None = None
+    bucket: Bucket | None = None
+    rank: Rank | None = None
+    history: Any = None  # no column: see `predictor`
 
 
 class Information(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What policies may know before it is known."""
 
-    output_tokens: Literal["hidden", "exact"] | PredictedBox = "hidden"
+    output_tokens: Literal["hidden", "exact", "oracle"] | PredictedBox = "hidden"
+
+    def predictor(self) -> Predictor | None:
+        """Who predicts the lengths of answers; None where they are hidden or exact.
+
+        Raises:
+            InputError: not exactly one predictor, or one that cannot know anything beforehand.
+        """
+        setting, where = self.output_tokens, "information.output_tokens"
+        if not isinstance(setting, PredictedBox):
+            return Oracle() if setting == "oracle" else None
+        if setting.history is not None:
+            raise InputError(
+                f"{where}: history learns while the run goes, so it is no column; let a policy learn: order: {{history_sjf: {{quantile: 0.5}}}}"
+            )
+        names = [name for name in PredictedBox.__struct_fields__ if getattr(setting, name) is not None]
+        if len(names) != 1:
+            raise InputError(
+                f"{where}: needs exactly one of predicted, noisy, bucket and rank, found {' and '.join(names) or 'none'}"
+            )
+        if setting.predicted is not None:
+            return Noisy(setting.predicted.error)
+        return setting.noisy or setting.bucket or setting.rank
 
 
 class Slo(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -170,12 +199,14 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
     if sections.get("failures") is not None:
         failures = decode(FailureSection, sections["failures"], "failures")
         _check_outages(failures, sum(group.count for group in fleet))
+    information = decode(Information, sections.get("information") or {}, "information")
+    information.predictor()  # a wrong one is told before anything runs
     return Case(
         workload=workload,
         arrivals=parse_arrivals(workload.arrivals),
         generator=None if workload.generate is None else parse_generator(workload.generate),
         fleet=fleet,
-        information=decode(Information, sections.get("information") or {}, "information"),
+        information=information,
         slo=decode(Slo, sections.get("slo") or {}, "slo"),
         folder=folder,
         links=decode(LinkSection, sections.get("links") or {}, "links"),

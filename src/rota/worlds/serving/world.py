@@ -10,7 +10,7 @@ import numpy as np
 
 from rota.kernel.decisions import Order, Place
 from rota.kernel.errors import BrokenRunError, InputError
-from rota.kernel.streams import exponential, generator, normal
+from rota.kernel.streams import exponential, generator
 from rota.kernel.tables import Column
 from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
@@ -24,10 +24,10 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, PROGRAM_ORDERS, ROUTES, SCALERS
+from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
-from rota.worlds.serving.settings import Case, Group, PredictedBox, kv_blocks, load
+from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import Timing, build
 from rota.worlds.serving.timing import features as f
@@ -46,11 +46,10 @@ class Serving:
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
             "batch": BATCHERS,
-            "route": ROUTES,
-            "decode": ROUTES,
-            "order": PROGRAM_ORDERS,
-            "hold": PROGRAM_ORDERS,
-            "victim": PROGRAM_ORDERS,
+            **dict.fromkeys(("route", "decode"), ROUTES),
+            **dict.fromkeys(("order", "hold", "victim"), SERVING_ORDERS),
+            "migrate": MIGRATIONS,
+            "scale": SCALERS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -77,7 +76,7 @@ class Serving:
             reads = {*member.reads, *getattr(member, "reads_job", ())}
             blind = sorted(reads & {"size", "remaining", "output_tokens"})
             if hidden and blind:
-                return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{predicted: {{error: 0.5}}}}"
+                return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{noisy: {{sigma: 0.5}}}}"
             group = sorted(name for name in reads if name.startswith(("program", "path_")))
             if group and case.workload.programs is None and case.workload.format != "programs":
                 return f"it reads {group[0]}, and the workload has no programs"
@@ -217,19 +216,14 @@ class Serving:
     def _roles(self, policy: Mapping[str, Any], folder: Path) -> Roles:
         name = policy.get("name", "policy")
 
+        def shape(kind: str, role: str, rooms: Sequence[Mapping[str, Any]]) -> Any:
+            return find(kind, policy.get(role, DEFAULTS.get(role)), rooms, folder, f"policy {name}, {role}")
+
         def order(role: str) -> Order:
-            return find(
-                "order",
-                policy.get(role, DEFAULTS.get(role)),
-                [ORDERS, PROGRAM_ORDERS],
-                folder,
-                f"policy {name}, {role}",
-            )  # type: ignore[return-value]
+            return shape("order", role, [ORDERS, SERVING_ORDERS])  # type: ignore[no-any-return]
 
         def place(role: str) -> Place:
-            return find(
-                "place", policy.get(role, DEFAULTS.get(role)), [PLACES, ROUTES], folder, f"policy {name}, {role}"
-            )  # type: ignore[return-value]
+            return shape("place", role, [PLACES, ROUTES])  # type: ignore[no-any-return]
 
         def own(kind: type[Any], role: str, room: Mapping[str, Any]) -> Any:
             return find(kind, policy[role], [room], folder, f"policy {name}, {role}") if role in policy else None
@@ -320,26 +314,17 @@ def visible_output(
     case: Case, workload: Workload, seed: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]] | None, Column]:
     """What policies may know of the output lengths, and how good that is. Predictions are keyed by request."""
-    setting = case.information.output_tokens
-    if setting == "hidden":
+    if case.information.output_tokens == "hidden":
         return None, Column("output_tokens", "tokens", quality="hidden")
-    true = workload.output_tokens.astype(np.float64)
-    if isinstance(setting, PredictedBox):
-        error = setting.predicted.error
-        noise = normal(seed, "predictions", np.arange(len(workload)))
-        return np.maximum(1.0, np.rint(true * np.exp(error * noise))), Column(
-            "output_tokens", "tokens", quality="estimated", by=f"lognormal error, sigma {error:g}"
-        )
-    return true, Column("output_tokens", "tokens")
+    true, predictor = workload.output_tokens.astype(np.float64), case.information.predictor()
+    if predictor is None:
+        return true, Column("output_tokens", "tokens")
+    return predictor.predict(true, seed), Column("output_tokens", "tokens", quality="estimated", by=predictor.by)
 
 
 def _information(case: Case) -> str:
-    setting = case.information.output_tokens
-    return (
-        f"predicted with a lognormal error, sigma {setting.predicted.error:g}"
-        if isinstance(setting, PredictedBox)
-        else str(setting)
-    )
+    predictor = case.information.predictor()
+    return str(case.information.output_tokens) if predictor is None else f"predicted by {predictor.by}"
 
 
 def head(work: Workload, count: int) -> Workload:

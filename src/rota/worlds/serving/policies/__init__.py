@@ -3,18 +3,26 @@
 from rota.kernel.decisions import Order, Place
 from rota.worlds.serving.batching import Batcher
 from rota.worlds.serving.fleet import Migrate, Scaler
+from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
+from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
+from rota.worlds.serving.policies.history import HistoryShortest
+from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
+from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
+from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
 from rota.worlds.serving.policies.static import Static
+from rota.worlds.serving.policies.text2sql import StageUrgency
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
+from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.policies.work_route import ReuseAndWork
 
 BATCHERS: dict[str, type[Batcher]] = {
@@ -23,11 +31,6 @@ BATCHERS: dict[str, type[Batcher]] = {
     "sarathi": Sarathi,
     "orca": Orca,
     "static": Static,
-}
-PROGRAM_ORDERS: dict[str, type[Order]] = {
-    "plas": ProgramLeastAttainedService,
-    "atlas": LongestPathAttainedService,
-    "program_fcfs": ProgramFirstCome,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,
@@ -38,4 +41,17 @@ ROUTES: dict[str, type[Place]] = {
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
-POLICIES = {"allot": BATCHERS, "place": ROUTES, "order": PROGRAM_ORDERS}
+SERVING_ORDERS: dict[str, type[Order]] = {
+    "ltr": LearningToRank,
+    "fastserve": SkipJoinFeedback,
+    "alise": SpeculativeRemaining,
+    "history_sjf": HistoryShortest,
+    "vtc": VirtualTokenCounter,
+    "program_las": ProgramLeastAttained,
+    "jitserve": JustInTime,
+    "text2sql_urgency": StageUrgency,
+    "plas": ProgramLeastAttainedService,
+    "atlas": LongestPathAttainedService,
+    "program_fcfs": ProgramFirstCome,
+}
+POLICIES = {"allot": BATCHERS, "order": SERVING_ORDERS, "place": ROUTES}
