@@ -724,12 +724,16 @@ class Simulation:
         """Tell of the tokens that running requests got since the last question."""
         from rota.worlds.serving.kernels.gather import GENERATED_TOKENS, gather
 
-        running = np.flatnonzero(np.isin(self.jobs[at.STATE], (at.PREFILLING, at.DECODING)))
-        asked, out = self._rows.copy(), np.zeros((1, self._room))
+        rows = self._arrays[at.A_RUNNING]
+        lists = [rows[r, :count] for r, count in enumerate(self.hosts[:, at.RUNNING_COUNT].tolist()) if count]
+        if not lists:
+            return
+        running = np.sort(np.concatenate(lists))  # the order of their numbers, whatever the replicas
+        asked, out = self._rows[: len(running)].copy(), np.zeros((1, len(running)))
         self._rows[: len(running)] = running
         gather(self.state, np.array([GENERATED_TOKENS]), self._fixed, len(running), out)
-        self._rows[:] = asked
-        self._tell(running, out[0, : len(running)], float(self.clock[0]))
+        self._rows[: len(running)] = asked
+        self._tell(running, out[0], float(self.clock[0]))
 
     def _tell(self, rows: IntColumn, tokens: FloatColumn, now: float) -> None:
         deltas = tokens - self._told[rows]
