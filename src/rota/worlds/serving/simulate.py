@@ -765,6 +765,7 @@ _PAIR_COLUMNS = {
     "missing_tokens": at.COLUMN_MISSING,
 }
 _ROUTE_COLUMNS = {
+    "id": at.COLUMN_ID,
     "decisions": at.COLUMN_DECISIONS,
     "outstanding": at.COLUMN_OUTSTANDING,
     "queued": at.COLUMN_QUEUED,

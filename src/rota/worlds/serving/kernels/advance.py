@@ -39,6 +39,7 @@ from rota.worlds.serving.kernels.layout import (
     COLUMN_ACTIVE,
     COLUMN_CACHED,
     COLUMN_DECISIONS,
+    COLUMN_ID,
     COLUMN_MISSING,
     COLUMN_OUTSTANDING,
     COLUMN_PREFILL,
@@ -181,6 +182,8 @@ def host_column(state, column, j, r):
         return float(host[QUEUED_COUNT] + host[INBOX_COUNT])
     if column == COLUMN_RUNNING:
         return float(host[RUNNING_COUNT])
+    if column == COLUMN_ID:
+        return float(r)
     if column == COLUMN_WORK:
         return work_left(state, r)
     if column == COLUMN_ACTIVE:

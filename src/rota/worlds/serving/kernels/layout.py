@@ -79,7 +79,8 @@ NOW_CLOCK, BIN_SECONDS, BIN_START, CLOCK_FLOATS = range(4)
     COLUMN_ACTIVE,
     COLUMN_CACHED,
     COLUMN_MISSING,
-) = range(10)
+    COLUMN_ID,
+) = range(11)
 
 # Quantities of the time series.
 S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
