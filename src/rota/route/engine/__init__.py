@@ -1,0 +1,1 @@
+"""One replica behind vLLM's HTTP interface: the serving world's physics in real or scaled time."""
