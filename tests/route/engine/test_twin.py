@@ -92,7 +92,9 @@ def lived(work: Workload, name: str, shape: dict[str, Any], caching: bool, kind:
         live.leave(ticket)
 
     async def everything() -> None:
-        live = LiveReplica(lambda: Replica(rules_of(name), timing(kind), prefix_caching=caching, **shape), clock, metrics)
+        live = LiveReplica(
+            lambda: Replica(rules_of(name), timing(kind), prefix_caching=caching, **shape), clock, metrics
+        )
         live.start()
         rows = zip(work.arrival.tolist(), work.prompt_tokens.tolist(), work.output_tokens.tolist(), strict=True)
         clients = []
@@ -154,7 +156,9 @@ def test_preemption_by_recompute() -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm_v1", "vllm_v1 ahead", "vllm_v0", "sarathi"])
-@given(rows=rows_of_requests, families=st.lists(st.integers(0, 2), min_size=16, max_size=16), blocks=st.integers(10, 24))
+@given(
+    rows=rows_of_requests, families=st.lists(st.integers(0, 2), min_size=16, max_size=16), blocks=st.integers(10, 24)
+)
 def test_prefix_cache(name: str, rows: Rows, families: list[int], blocks: int) -> None:
     """Requests of a family begin alike, for as many blocks as both have."""
     longest, longest_prompt = limits(rules_of(name), blocks, BLOCK, 64)

@@ -137,7 +137,8 @@ class Faults:
                 continue
             for key, value in _effects(fault).items():
                 found.setdefault(key, value)
-            self.count[fault.kind] += 1
+            if fault.kind != "restart":  # which is counted when it happens
+                self.count[fault.kind] += 1
         return Strike(**found)
 
     def pace(self, iteration: int, now: float) -> float:

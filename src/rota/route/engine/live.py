@@ -56,7 +56,9 @@ class LiveReplica:
     # -- for handlers ---------------------------------------------------------------------------------------------
 
     def submit(self, seq: Sequence) -> Ticket:
-        """Give a request to the replica, now. Its number is set here."""
+        """Give a request to the replica, now. Its number is set here. Raises ReplicaLost while there is none."""
+        if self._task is None:
+            raise ReplicaLost
         seq.number = self._numbers
         self._numbers += 1
         ticket = self._tickets[seq.number] = Ticket(seq)
@@ -109,7 +111,9 @@ class LiveReplica:
             if self.replica.busy:
                 await self.clock.sleep_until(self.replica.ends)
                 self._deliver(self.replica.complete())
-                await asyncio.sleep(0)  # handlers write, and what comes at this very moment is seen by the next decision
+                await asyncio.sleep(
+                    0
+                )  # handlers write, and what comes at this very moment is seen by the next decision
             when = self.replica.next_begin()
             if when < inf:
                 self.replica.begin(when)

@@ -93,7 +93,10 @@ class EngineMetrics(Collector):
 
     def iteration(self, replica: Replica, got: list[Sequence], now: float) -> None:
         """An iteration has ended; `now` is when this process knew."""
-        first, gap = self.histograms["vllm:time_to_first_token_seconds"], self.histograms["vllm:inter_token_latency_seconds"]
+        first, gap = (
+            self.histograms["vllm:time_to_first_token_seconds"],
+            self.histograms["vllm:inter_token_latency_seconds"],
+        )
         older, end = self.histograms["vllm:time_per_output_token_seconds"], replica.now
         for seq in got:
             if seq.generated == 1:

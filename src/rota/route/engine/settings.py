@@ -159,5 +159,7 @@ def parse_fault(text: str) -> dict[str, Any]:
     kind, _, rest = text.partition(":")
     pairs = _PAIR.findall(rest)
     if ",".join(f"{key}={value}" for key, value in pairs) != rest:
-        raise InputError(f"--fail: expected kind:key=value,key=value such as status:status=503,probability=0.1, found '{text}'")
+        raise InputError(
+            f"--fail: expected kind:key=value,key=value such as status:status=503,probability=0.1, found '{text}'"
+        )
     return {"kind": kind, **{key: yaml.safe_load(value) for key, value in pairs}}
