@@ -81,7 +81,10 @@ class LiveReplica:
     @property
     def lag(self) -> float:
         """Engine seconds that the replica is behind its clock."""
-        return max(0.0, self.clock.now() - self.replica.ends) if self.replica.busy else 0.0
+        replica = self.replica
+        if not replica.busy and not replica.ready:
+            return 0.0
+        return max(0.0, self.clock.now() - (replica.ends if replica.busy else replica.now))
 
     # -- the loop -------------------------------------------------------------------------------------------------
 

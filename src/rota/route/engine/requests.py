@@ -19,6 +19,7 @@ from rota.route.engine.words import Prompt, answer_length, answer_words, cut_at_
 T = TypeVar("T")
 COMPLETION_DEFAULT = 16  # max_tokens of /v1/completions, as OpenAI and vLLM have it
 MAX_ID = 2**32 - 1
+Texts = str | list[str | int | list[int]]  # one or several, as text or as ids
 
 
 class StreamOptions(msgspec.Struct):
@@ -60,14 +61,14 @@ class ChatBody(Generation, kw_only=True):
 
 
 class CompletionBody(Generation, kw_only=True):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Texts
     echo: bool | None = None
     suffix: str | None = None
     logprobs: int | None = None
 
 
 class EmbeddingBody(msgspec.Struct):
-    input: str | list[str] | list[int] | list[list[int]]
+    input: Texts
     model: str | None = None
     encoding_format: str | None = None
     dimensions: int | None = None
@@ -173,14 +174,16 @@ def embedding_prompts(plan: Plan, body: EmbeddingBody) -> list[Prompt]:
     return prompts
 
 
-def prompts_of(given: str | list[str] | list[int] | list[list[int]], param: str) -> list[Prompt]:
-    """Each prompt of a field that may hold one or many, as text or as ids. Raises ApiError."""
+def prompts_of(given: Texts, param: str) -> list[Prompt]:
+    """Each prompt of a field that may hold one or many. Raises ApiError."""
     if isinstance(given, str):
         return [Prompt(pieces(given))]
     if not given:
         raise ApiError(400, f"{param}: is empty", param)
     if isinstance(given[0], int):
         return [Prompt(given=_ids(given, param))]
+    if len({type(each) for each in given}) > 1:
+        raise ApiError(400, f"{param}: give texts, or ids, or lists of ids, and not a mixture of them", param)
     return [Prompt(pieces(each)) if isinstance(each, str) else Prompt(given=_ids(each, param)) for each in given]
 
 
@@ -213,7 +216,7 @@ def _content(message: Message, number: int) -> str:
     return text
 
 
-def _ids(given: Sequence[Any], param: str) -> "array[int]":
+def _ids(given: Any, param: str) -> "array[int]":
     if not given or any(
         isinstance(each, bool) or not isinstance(each, int) or not 0 <= each <= MAX_ID for each in given
     ):

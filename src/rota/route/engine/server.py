@@ -221,9 +221,8 @@ class Server:
                 await self._hang(strike)
                 strike = Strike()
             out = int(min(await ticket.more(sent), limit, strike.hang_after if strike.hang_after > sent else limit))
-            parts = [form.piece(tokens[at], at + 1 == len(tokens)) for at in range(sent, out)]
-            if sent == 0:
-                parts.insert(0, form.opening())
+            parts = [form.opening()] if sent == 0 else []
+            parts += [form.piece(tokens[at], at + 1 == len(tokens)) for at in range(sent, out)]
             if out == len(tokens):
                 self.metrics.finished(ticket.sequence, "length" if job.ending == "length" else "stop")
                 parts.append(form.closing(self._usage([job], [ticket])))

@@ -79,9 +79,8 @@ def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: no such file, not YAML, unknown key (nearest ones named), value out of range.
     """
-    where, found = "", dict[str, Any]()
+    found = dict[str, Any]()
     if file is not None:
-        where = f"{file}:"
         try:
             data = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -92,7 +91,10 @@ def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
         if data is not None and not isinstance(data, dict):
             raise InputError(f"{file}: expected keys such as model and gpu, found {data!r}")
         found = data or {}
-    decode(Settings, found, where)  # so that a mistake in the file is blamed on the file
+        try:
+            decode(Settings, found, "")
+        except InputError as error:
+            raise InputError(f"{file}: {str(error).removeprefix('settings: ')}") from None
     return decode(Settings, {**found, **overrides}, "")
 
 
