@@ -1,6 +1,7 @@
 """What tests of the server share: a small engine in this process, and a client."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,6 +28,15 @@ def served(work: Work, **keys: Any) -> Any:
 def chat(text: str = "hello there", **more: Any) -> dict[str, Any]:
     """The body of a chat."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], **more}
+
+
+async def ask(
+    session: aiohttp.ClientSession, path: str, body: Any = None, method: str = "POST", **more: Any
+) -> tuple[int, Any]:
+    """Status and JSON of an answer that is read whole."""
+    async with session.request(method, path, json=body, **more) as answer:
+        content = await answer.read()
+        return answer.status, json.loads(content) if content else None
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:

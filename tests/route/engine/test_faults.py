@@ -11,7 +11,7 @@ import pytest
 from rota.kernel.errors import InputError
 from rota.route.engine import Engine, Fault
 from rota.route.engine.faults import Faults
-from tests.route.engine.serving import chat, served, until
+from tests.route.engine.serving import ask, chat, served, until
 
 CHAT = "/v1/chat/completions"
 
@@ -37,7 +37,7 @@ def test_refuse_and_clear() -> None:
     async def work(engine: Engine, session: aiohttp.ClientSession) -> None:
         await set_faults(session, {"kind": "refuse"})
         with pytest.raises(aiohttp.ClientError):
-            await session.post(CHAT, json=chat())
+            await ask(session, CHAT, chat())
         async with session.get("/rota/faults") as answer:
             assert await answer.json() == [{"kind": "refuse"}]
         async with session.get("/health") as answer:
@@ -85,7 +85,7 @@ def test_cut() -> None:
         texts = [json.loads(chunk)["choices"][0]["delta"]["content"] for chunk in chunks]
         assert len(texts) == 1 + 4  # the role, and four tokens
         with pytest.raises(aiohttp.ClientError):
-            await session.post(CHAT, json=body)
+            await ask(session, CHAT, body)
         async with session.post(CHAT, json=body | {"max_tokens": 4}) as answer:  # short enough
             assert answer.status == 200
         await until(lambda: engine.state()["running"] == [])
@@ -96,15 +96,15 @@ def test_cut() -> None:
 
 def test_hang_before_anything_until_faults_are_cleared() -> None:
     async def work(engine: Engine, session: aiohttp.ClientSession) -> None:
-        asked = asyncio.ensure_future(session.post(CHAT, json=chat()))
+        asked = asyncio.ensure_future(ask(session, CHAT, chat()))
         await asyncio.sleep(0.15)
         assert not asked.done()
         assert engine.state()["outstanding"] == 0  # it never came to the replica
-        await session.delete("/rota/faults")
-        assert (await asked).status == 200
+        await ask(session, "/rota/faults", method="DELETE")
+        assert (await asked)[0] == 200
         engine.faults.add([Fault("hang")])
         with pytest.raises(TimeoutError):
-            await session.post(CHAT, json=chat(), timeout=aiohttp.ClientTimeout(total=0.1))
+            await ask(session, CHAT, chat(), timeout=aiohttp.ClientTimeout(total=0.1))
 
     served(work, fail=[{"kind": "hang"}])
 
@@ -168,11 +168,12 @@ def test_restart(how: str) -> None:
         else:
             await set_faults(session, {"kind": "restart", "probability": 1.0, "seconds": 20.0})
             with pytest.raises(aiohttp.ClientError):
-                await session.post(CHAT, json=chat())
+                await ask(session, CHAT, chat())
             engine.faults.clear()
         assert (await events(first))[-1] == "broken"
+        first.close()
         with pytest.raises(aiohttp.ClientConnectorError):
-            await session.get("/health")
+            await ask(session, "/health", method="GET")
         await until(lambda: engine.state()["blocks"]["free"] == engine.state()["blocks"]["total"])
         await asyncio.sleep(0.5)  # 20 engine seconds are 0.4 real ones
         async with session.post(CHAT, json=chat()) as answer:

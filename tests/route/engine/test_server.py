@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rota.route.engine import Engine, Fault
 from rota.route.engine.words import pieces
-from tests.route.engine.serving import MODEL, SMALL, chat, served, until
+from tests.route.engine.serving import MODEL, SMALL, ask, chat, served, until
 
 CHAT = "/v1/chat/completions"
 GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
@@ -83,7 +83,7 @@ def test_metrics() -> None:
 def test_gauges_under_load() -> None:
     async def work(engine: Engine, session: aiohttp.ClientSession) -> None:
         body = chat("word " * 100, max_tokens=1000, ignore_eos=True)
-        asked = [asyncio.ensure_future(session.post(CHAT, json=body)) for _ in range(5)]
+        asked = [asyncio.ensure_future(ask(session, CHAT, body)) for _ in range(5)]
         await until(lambda: len(engine.state()["running"]) == 2 and len(engine.state()["waiting"]) == 3)
         found = families(engine.metrics.text().decode())
         assert [value(found, name) for name in GAUGES[:2]] == [2.0, 3.0]
@@ -171,7 +171,7 @@ def test_the_end_lets_streams_finish() -> None:
             body = chat(max_tokens=50, ignore_eos=True, stream=True)
             async with session.post(CHAT, json=body) as answer:
                 await answer.content.readline()
-                await session.get("/health")  # leaves a connection that is open
+                await ask(session, "/health", method="GET")  # leaves a connection that is open
                 stopping = asyncio.ensure_future(engine.stop(grace=10.0))
                 await until(lambda: engine.server.draining)
                 async with session.post(CHAT, json=chat()) as refused:
@@ -179,7 +179,7 @@ def test_the_end_lets_streams_finish() -> None:
                 assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
             await stopping
             with pytest.raises(aiohttp.ClientConnectorError):
-                await session.get("/health")
+                await ask(session, "/health", method="GET")
 
     asyncio.run(work())
 
@@ -192,11 +192,12 @@ def test_the_end_of_the_grace_period_cuts_streams() -> None:
             answer = await session.post(CHAT, json=chat(max_tokens=5000, ignore_eos=True, stream=True))
             await answer.content.readline()
             engine.faults.add([Fault("hang")])
-            hung = asyncio.ensure_future(session.post(CHAT, json=chat()))
+            hung = asyncio.ensure_future(ask(session, CHAT, chat()))
             await until(lambda: engine.faults.count["hang"] == 1)
             await engine.stop(grace=0.1)
             with pytest.raises(aiohttp.ClientError):
                 await answer.content.read()
+            answer.close()
             with pytest.raises(aiohttp.ClientError):
                 await hung
 
@@ -223,10 +224,10 @@ def test_a_replica_that_falls_behind_says_so() -> None:
     """A thousand times faster than real is more than Python can do: nothing is skipped, and the lag is shown."""
 
     async def work(engine: Engine, session: aiohttp.ClientSession) -> None:
-        asked = [session.post(CHAT, json=chat(f"{number}", max_tokens=200, ignore_eos=True)) for number in range(8)]
+        asked = [ask(session, CHAT, chat(f"{number}", max_tokens=200, ignore_eos=True)) for number in range(8)]
         done = asyncio.gather(*asked)
         await until(lambda: engine.state()["lag"] > 0.0)
-        assert [answer.status for answer in await done] == [200] * 8
+        assert [status for status, _ in await done] == [200] * 8
         assert engine.metrics.counts["vllm:generation_tokens"] == 1600
         assert engine.metrics.histograms["rota:engine_lateness_seconds"].sum > 0.0
 
