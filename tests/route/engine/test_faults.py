@@ -146,9 +146,17 @@ def test_windows() -> None:
     faults.add([Fault("refuse", after=5.0, until=8.0)])
     seen = []
     for now in (100.0, 104.9, 105.0, 107.9, 108.0):  # noqa: B007 - the clock reads it
-        seen.append(faults.strike("requests").refuse)  # noqa: PERF401
+        seen.append(faults.strike("requests").refuse)
     assert seen == [False, False, True, True, False]
     faults.add([Fault("slow", factor=3.0, probability=0.5, until=10.0)])
+    drawn = Faults(0, Counter(), lambda: now)
+    drawn.add([Fault("refuse", probability=0.5, on="all")])
+    quiet = [drawn.strike("requests").refuse for _ in range(20)]
+    watched = Faults(0, Counter(), lambda: now)
+    watched.add([Fault("refuse", probability=0.5, on="all")])
+    for each in quiet:  # looks at the health change nothing
+        watched.strike("health")
+        assert watched.strike("requests").refuse == each
     factors = {faults.pace(iteration, 110.0) for iteration in range(40)}
     assert factors == {1.0, 3.0}
     assert faults.pace(0, 119.0) == 1.0

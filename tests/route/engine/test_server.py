@@ -232,3 +232,16 @@ def test_a_replica_that_falls_behind_says_so() -> None:
         assert engine.metrics.histograms["rota:engine_lateness_seconds"].sum > 0.0
 
     served(work, speed=5000.0)
+
+
+def test_a_bug_is_not_silent(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(engine: Engine, session: aiohttp.ClientSession) -> None:
+        engine.live.replica.pace = lambda iteration, now: 1 / 0
+        with pytest.raises(aiohttp.ClientError):
+            await ask(session, CHAT, chat())
+        with pytest.raises(aiohttp.ClientError):
+            await ask(session, CHAT, chat())
+        assert (await ask(session, "/health", method="GET"))[0] == 500
+        assert "the replica has failed" in caplog.text
+
+    served(work)

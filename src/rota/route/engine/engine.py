@@ -129,7 +129,8 @@ class Engine:
             connection.force_close()
         await self.live.clock.sleep_until(self.live.clock.now() + seconds)
         await self._listen(TRIES)
-        self.live.start()
+        if self._runner is not None:  # not stopped meanwhile
+            self.live.start()
 
     async def __aenter__(self) -> Self:
         await self.start()

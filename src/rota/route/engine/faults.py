@@ -99,7 +99,7 @@ class Faults:
         self.seed, self.count, self.now, self.on_change = seed, count, now, on_change
         self._rules: list[_Rule] = []
         self._given = 0
-        self._requests = 0
+        self._asked = Counter[str]()  # requests and looks at the health, numbered apart
 
     def add(self, faults: Sequence[Fault]) -> None:
         """Set rules beside those that are there; their windows begin now. Raises InputError, and then sets none."""
@@ -122,8 +122,8 @@ class Faults:
 
     def strike(self, on: str) -> Strike:
         """What happens to the request that has come now (`on`: requests or health)."""
-        number, found = self._requests, dict[str, Any]()
-        self._requests += 1
+        number, found = self._asked[on], dict[str, Any]()
+        self._asked[on] += 1
         if not self._rules:
             return Strike()
         now = self.now()
@@ -133,7 +133,7 @@ class Faults:
                 continue
             if fault.kind == "restart" and (fault.probability is None or on == "health"):
                 continue  # it comes at its time, not with a request
-            if not self._drawn(rule, number):
+            if not self._drawn(rule, on, number):
                 continue
             for key, value in _effects(fault).items():
                 found.setdefault(key, value)
@@ -145,7 +145,7 @@ class Faults:
         """The factor of all open `slow` rules on an iteration."""
         factor = 1.0
         for rule in self._rules:
-            if rule.fault.kind == "slow" and rule.open(now) and self._drawn(rule, iteration):
+            if rule.fault.kind == "slow" and rule.open(now) and self._drawn(rule, "iterations", iteration):
                 factor *= rule.fault.factor or 1.0
                 self.count["slow"] += 1
         return factor
@@ -155,11 +155,11 @@ class Faults:
         planned = [rule for rule in self._rules if rule.fault.kind == "restart" and rule.fault.probability is None]
         return sorted((rule.since + rule.fault.after, rule.number, rule.fault.seconds or 0.0) for rule in planned)
 
-    def _drawn(self, rule: _Rule, ordinal: int) -> bool:
+    def _drawn(self, rule: _Rule, what: str, ordinal: int) -> bool:
         probability = rule.fault.probability
         if probability is None or probability >= 1.0:
             return True
-        return float(uniform(self.seed, "faults", rule.number, ordinal)) < probability
+        return float(uniform(self.seed, f"faults/{what}", rule.number, ordinal)) < probability
 
 
 def _effects(fault: Fault) -> dict[str, Any]:

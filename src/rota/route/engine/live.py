@@ -6,6 +6,7 @@ its clock and is never told to skip; `lag` says by how much.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from math import inf
 
@@ -13,6 +14,8 @@ from rota.route.engine.clock import Clock
 from rota.route.engine.metrics import EngineMetrics
 from rota.route.engine.replica import Replica
 from rota.route.engine.sequence import Sequence
+
+log = logging.getLogger("rota.engine")
 
 
 class ReplicaLost(Exception):
@@ -48,6 +51,8 @@ class LiveReplica:
     def __init__(self, make: Callable[[], Replica], clock: Clock, metrics: EngineMetrics) -> None:
         self._make, self.clock, self.metrics = make, clock, metrics
         self.replica = metrics.replica = make()
+        metrics.lag = lambda: self.lag
+        self.failure: BaseException | None = None  # a bug that ended the loop
         self._tickets: dict[int, Ticket] = {}
         self._numbers = 0
         self._news = asyncio.Event()
@@ -91,6 +96,7 @@ class LiveReplica:
     def start(self) -> None:
         """Begin to live."""
         self._task = asyncio.create_task(self._run(), name="rota engine")
+        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End, and tell everybody who waits."""
@@ -98,16 +104,26 @@ class LiveReplica:
             task, self._task = self._task, None
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for ticket in self._tickets.values():
-            ticket.lost = True
-            ticket.wake()
-        self._tickets = {}
+        self._lose()
 
     async def restart(self) -> None:
         """Lose everything: requests, cache, position in time. `start` begins anew."""
         self.metrics.lost(self.replica)
         await self.stop()
         self.replica = self.metrics.replica = self._make()
+
+    def _lose(self) -> None:
+        for ticket in self._tickets.values():
+            ticket.lost = True
+            ticket.wake()
+        self._tickets = {}
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The loop never ends by itself: what ended it must not stay unseen."""
+        if not task.cancelled():
+            self.failure, self._task = task.exception(), None
+            log.error("the replica has failed: this is a bug", exc_info=self.failure)
+            self._lose()
 
     async def _run(self) -> None:
         while True:

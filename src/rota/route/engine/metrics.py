@@ -5,7 +5,7 @@ Times are engine seconds. Names that begin with ``rota:`` are our own: how late 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -81,6 +81,7 @@ class EngineMetrics(Collector):
         self.endings = Counter[str]()
         self.faults = Counter[str]()
         self.replica: Replica | None = None  # whose state the gauges show
+        self.lag: Callable[[], float] = lambda: 0.0
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -164,6 +165,7 @@ class EngineMetrics(Collector):
             ("vllm:num_requests_running", "Requests in the batch", running),
             ("vllm:num_requests_waiting", "Requests that wait to be scheduled", waiting),
             ("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 1 is all", use),
+            ("rota:engine_lag_seconds", "Engine seconds that the replica is behind its clock", self.lag()),
         ):
             gauge = GaugeMetricFamily(name, about, labels=["model_name", "engine"])
             gauge.add_metric(self.labels, value)

@@ -83,7 +83,7 @@ class Server:
         """Errors in OpenAI's form; keys; connections that a fault or a restart closes."""
         try:
             key = self.plan.settings.api_key
-            if key is not None and request.path.startswith("/v1") and not _knows(request, key):
+            if key is not None and request.path.startswith(("/v1", "/rota")) and not _knows(request, key):
                 raise ApiError(401, "Unauthorized", None, "AuthenticationError")
             return await handler(request)
         except ApiError as error:
@@ -276,6 +276,8 @@ class Server:
     async def health(self, request: web.Request) -> web.Response:
         """GET /health: empty and 200, as vLLM's."""
         await self._before(self.faults.strike("health"))
+        if self.live.failure is not None:
+            return web.Response(status=500)
         return web.Response(status=503 if self.draining else 200)
 
     async def version(self, request: web.Request) -> web.Response:
