@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from rota.route.engine import Engine
 from rota.route.engine.selector import new_event_loop
+from rota.route.engine.sequence import Sequence
 
 PATH = "/v1/completions"
 
@@ -33,24 +35,32 @@ class Load:
     together: int
     tokens: int
     stream: bool
-    prompt: int = 64  # tokens
+    prompt: int = 64  # tokens of the first; the next has one more
 
 
-async def clients(url: str, load: Load) -> None:
-    """Run the load and read every answer to its end."""
+async def clients(url: str, load: Load, file: str) -> None:
+    """Run the load, read every answer to its end, and write down when each token of a stream came (monotonic seconds)."""
+    times = np.full((load.requests, load.tokens), np.nan)
     left = iter(range(load.requests))
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
 
         async def client() -> None:
             for number in left:
-                body = {"prompt": [number, *range(load.prompt - 1)], "max_tokens": load.tokens, "stream": load.stream}
-                async with session.post(PATH, json=body | {"ignore_eos": True}) as answer:
-                    content = await answer.read()
-                    assert answer.status == 200, content
-                    assert not load.stream or content.endswith(b"data: [DONE]\n\n")
+                # Of a stream, the length of the prompt is the name of the request.
+                prompt = [number, *range(load.prompt - 1 + (number if load.stream else 0))]
+                body = {"prompt": prompt, "max_tokens": load.tokens, "stream": load.stream, "ignore_eos": True}
+                async with session.post(PATH, json=body) as answer:
+                    at = 0
+                    while line := await answer.content.readline():
+                        if line.startswith(b'data: {"id"'):
+                            times[number, at] = time.monotonic()
+                            at += 1
+                    assert answer.status == 200
+                    assert not load.stream or at == load.tokens
 
         await asyncio.gather(*(client() for _ in range(load.together)))
+    np.save(file, times)
 
 
 @dataclass
@@ -59,39 +69,45 @@ class Seen:
     cpu: float  # seconds of this process
     tokens: int
     iterations: int
-    late: np.ndarray[Any, np.dtype[np.float64]]  # real seconds from a token's time to its delivery
-    lag: float  # the most that the replica was behind, engine seconds
+    known: np.ndarray[
+        Any, np.dtype[np.float64]
+    ]  # real seconds from a token's time until the engine gave it to its handler
+    seen: np.ndarray[Any, np.dtype[np.float64]]  # and until its client had it
 
 
 async def run(load: Load, **keys: Any) -> Seen:
     """An engine here, its clients elsewhere."""
     async with Engine(port=0, max_running=512, **keys) as engine:
-        late, lag = list[float](), [0.0]
-        told = engine.metrics.iteration
+        known, sequences = list[float](), dict[int, Sequence]()
+        told, submit = engine.metrics.iteration, engine.live.submit
 
         def iteration(replica: Any, got: Any, now: float) -> None:
-            late.extend([(now - replica.now) / engine.settings.speed] * len(got))
-            lag[0] = max(lag[0], now - replica.now)
+            known.extend([(now - replica.now) / engine.settings.speed] * len(got))
             told(replica, got, now)
 
+        def remember(sequence: Sequence) -> Any:
+            sequences[sequence.prompt - load.prompt] = sequence
+            return submit(sequence)
+
         engine.metrics.iteration = iteration  # type: ignore[method-assign]
-        words = [load.requests, load.together, load.tokens, int(load.stream), load.prompt]
-        command = [sys.executable, "-m", "bench.engine", "--clients", engine.url, *map(str, words)]
-        child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
-        assert child.stdout is not None
-        await child.stdout.readline()  # its imports are done
-        began, cpu = time.perf_counter(), time.process_time()
-        assert child.stdin is not None
-        child.stdin.write(b"\n")
-        assert await child.wait() == 0
-        return Seen(
-            time.perf_counter() - began,
-            time.process_time() - cpu,
-            engine.metrics.counts["vllm:generation_tokens"],
-            engine.live.replica.iterations,
-            np.array(late),
-            lag[0],
-        )
+        engine.live.submit = remember  # type: ignore[method-assign]
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            words = [engine.url, load.requests, load.together, load.tokens, int(load.stream), load.prompt, file.name]
+            command = [sys.executable, "-m", "bench.engine", "--clients", *map(str, words)]
+            child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+            assert child.stdout is not None
+            await child.stdout.readline()  # its imports are done
+            began, cpu = time.perf_counter(), time.process_time()
+            assert child.stdin is not None
+            child.stdin.write(b"\n")
+            assert await child.wait() == 0
+            times = np.load(file.name)
+        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+        origin = time.monotonic() - engine.live.clock.now() / engine.settings.speed
+        due = np.array([sequences[number if load.stream else 0].token_times for number in range(load.requests)])
+        late = times - (origin + due / engine.settings.speed)  # not a number for answers that came whole
+        tokens, iterations = engine.metrics.counts["vllm:generation_tokens"], engine.live.replica.iterations
+        return Seen(wall, cpu, tokens, iterations, np.array(known), late.ravel())
 
 
 def on(loop: Callable[[], asyncio.AbstractEventLoop], load: Load, **keys: Any) -> Seen:
@@ -125,19 +141,21 @@ def throughput(console: Console) -> None:
 
 
 def exactness(console: Console) -> None:
-    table = Table("load at speed 1", "event loop", "tokens/s", "mean ms", "p50", "p99", "max", "core used")
-    table.title = "Real time: from the moment of a token to its delivery"
+    table = Table(
+        "load at speed 1", "event loop", "tokens/s", "known p50", "p99", "client p50", "p99", "max", "core used"
+    )
+    table.title = "Real time, ms: from the moment of a token until the engine knew, and until its client had it"
     for name, load in (
         ("1 stream", Load(4, 1, 250, True)),
         ("32 streams", Load(64, 32, 300, True)),
         ("256 streams", Load(512, 256, 300, True)),
     ):
         for kind, loop in (("asyncio's", asyncio.new_event_loop), ("ours", new_event_loop)):
-            seen = on(loop, load, speed=1.0)
-            ms = 1000 * seen.late
-            quantiles = [f"{value:.2f}" for value in (ms.mean(), *np.quantile(ms, [0.5, 0.99]), ms.max())]
+            found = on(loop, load, speed=1.0)
+            ms = [*np.quantile(found.known, [0.5, 0.99]), *np.quantile(found.seen, [0.5, 0.99]), found.seen.max()]
+            shown = [f"{1000 * value:.2f}" for value in ms]
             table.add_row(
-                name, kind, f"{seen.tokens / seen.seconds:,.0f}", *quantiles, f"{seen.cpu / seen.seconds:.0%}"
+                name, kind, f"{found.tokens / found.seconds:,.0f}", *shown, f"{found.cpu / found.seconds:.0%}"
             )
     console.print(table)
 
@@ -156,13 +174,14 @@ async def start_up(console: Console, count: int = 20) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", nargs=6, metavar=("URL", "REQUESTS", "TOGETHER", "TOKENS", "STREAM", "PROMPT"))
+    parser.add_argument("--clients", nargs=7, help=argparse.SUPPRESS)
     given = parser.parse_args().clients
     if given:
         print("ready", flush=True)
         sys.stdin.readline()
-        numbers = [int(word) for word in given[1:]]
-        asyncio.run(clients(given[0], Load(numbers[0], numbers[1], numbers[2], bool(numbers[3]), numbers[4])))
+        numbers = [int(word) for word in given[1:-1]]
+        load = Load(numbers[0], numbers[1], numbers[2], bool(numbers[3]), numbers[4])
+        asyncio.run(clients(given[0], load, given[-1]))
         return
     console = Console(width=130)
     asyncio.run(start_up(console))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file; options go before it.")]
+Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML file; options override it.")]
 Fail = Annotated[
     list[str] | None,
     typer.Option(

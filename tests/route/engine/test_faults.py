@@ -232,3 +232,42 @@ def test_rules_that_make_no_sense(rule: dict[str, Any], said: str) -> None:
         assert engine.faults.shown() == []  # none of them was set
 
     served(work)
+
+
+def test_after_a_storm_nothing_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    """All faults at once, and clients that leave: every request ends, and the replica is empty."""
+    rules: list[dict[str, Any]] = [
+        {"kind": "refuse", "probability": 0.05},
+        {"kind": "status", "status": 500, "probability": 0.05},
+        {"kind": "cut", "tokens": 20, "probability": 0.1},
+        {"kind": "hang", "tokens": 5, "seconds": 5.0, "probability": 0.1},
+        {"kind": "slow", "factor": 2.0, "probability": 0.2},
+        {"kind": "restart", "after": 10.0, "seconds": 2.0},
+    ]
+
+    async def work(engine: Engine, session: aiohttp.ClientSession) -> None:
+        ends = Counter[str]()
+
+        async def one(number: int) -> None:
+            body = chat("word " * (1 + number % 90), max_tokens=1 + number % 70, ignore_eos=True, stream=number % 3 > 0)
+            try:
+                async with asyncio.timeout(0.1 if number % 7 == 0 else 20.0), session.post(CHAT, json=body) as answer:
+                    await answer.read()
+                    ends[str(answer.status)] += 1
+            except TimeoutError:
+                ends["left"] += 1
+            except aiohttp.ClientError:
+                ends["broken"] += 1
+
+        for wave in range(3):
+            await asyncio.gather(*(one(200 * wave + number) for number in range(200)))
+        assert ends.total() == 600
+        assert min(ends["200"], ends["500"], ends["broken"]) > 0
+        await until(lambda: engine.state()["outstanding"] == 0 and engine.state()["running"] == [])
+        state = engine.state()
+        assert state["waiting"] == []
+        assert state["blocks"]["free"] == state["blocks"]["total"]
+        assert engine.metrics.counts["rota:engine_restarts"] == 1
+        assert [record.message for record in caplog.records] == ["injected restart: down for 2 s"]
+
+    served(work, fail=rules, speed=20.0, kv_blocks=300, prefix_caching=True)

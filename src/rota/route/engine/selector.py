@@ -9,6 +9,8 @@ import select
 import selectors
 from typing import Any
 
+MOST = 1024  # descriptors that select can watch; the loop's own is made early and small
+
 if hasattr(selectors, "EpollSelector"):
 
     class PreciseSelector(selectors.EpollSelector):
@@ -16,7 +18,7 @@ if hasattr(selectors, "EpollSelector"):
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait for events, no longer than `timeout` seconds (None: for ever)."""
-            if timeout is not None and timeout > 0:
+            if timeout is not None and timeout > 0 and self.fileno() < MOST:
                 select.select([self], [], [], timeout)
                 timeout = 0
             return super().select(timeout)

@@ -95,6 +95,8 @@ class Server:
             if request.transport is not None:
                 request.transport.abort() if isinstance(why, Closed) and why.reset else request.transport.close()
             return web.Response()  # nobody reads it
+        except ConnectionResetError:  # the client has gone while something was written
+            return web.Response()
 
     def _struck(self, handler: Callable[[web.Request, Strike], Awaitable[web.StreamResponse]]) -> Handler:
         """A handler of requests, before which faults may strike."""
