@@ -1,4 +1,7 @@
-"""What `/metrics` says, under vLLM's names and with its buckets (`vllm/v1/metrics/loggers.py`, read at 0.10 and 0.11).
+"""What `/metrics` says, under vLLM's names and with its buckets.
+
+Source: `vllm/v1/metrics/loggers.py`, read at commit 005a810; `inter_token_latency_seconds` and `request_time_per_output_token_seconds` are
+later names, as llm-d-inference-sim lists them, with the buckets of `time_per_output_token_seconds`.
 
 Times are engine seconds. Names that begin with ``rota:`` are our own: how late this process is, and what was injected.
 """
