@@ -1,8 +1,9 @@
 """Text without a model: how tokens are counted, and which words an answer has.
 
 No tokenizer is shipped, so the rule is a simple one: a token is a run of at most four characters of a word, with the space before it.
-Prose has 1.6 to 1.7 tokens a word by this rule (measured on a licence and on our documentation), more than by real tokenizers. Every word of `WORDS` is one token, so an answer of n
-tokens has n words, and counts the same when it is sent back in the next turn of a conversation.
+Prose has 1.6 to 1.7 tokens a word by this rule (measured on a licence and on our documentation), more than by real tokenizers.
+Every word of `WORDS` is one token, so an answer of n tokens has n words, and counts the same when it is sent back in the next
+turn of a conversation.
 """
 
 import re
