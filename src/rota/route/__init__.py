@@ -1,0 +1,1 @@
+"""The live side: engines that answer over HTTP, and the router before them."""
