@@ -80,6 +80,7 @@ class Replica:
     role: str = MIXED  # or prefill, decode
     kv_bytes: float = 0.0  # of a token, on all its GPUs
     gpus: int = 1
+    gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
 
 
@@ -212,7 +213,12 @@ class Simulation:
             row[at.EXTREMES], row[at.PREFIX] = replica.timing.kind == "llmservingsim", replica.prefix_caching
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
             clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
-            row[at.ROLE] = ROLES[replica.role]
+            row[at.ROLE], row[at.GANG_SIZE] = ROLES[replica.role], replica.gang
+        gangs = [k for k, replica in enumerate(fleet) if k == 0 or replica != fleet[k - 1]]
+        for begin in gangs:  # a run of equal replicas is cut into gangs
+            size = fleet[begin].gang
+            for k in range(begin, next((each for each in gangs if each > begin), len(fleet))):
+                self.hosts[k, at.GANG] = begin + (k - begin) // size * size
         self.state[at.HOSTS] = len(fleet)
         self.state[at.CLASS_ROOM] = max(replica.block_tokens for replica in fleet)
         self.state[at.RUNNING_ROOM] = max(replica.max_running for replica in fleet) + 1
@@ -389,9 +395,9 @@ class Simulation:
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
         self.fleet = self._together()
-        state[at.GLOBAL] = (
-            asked or limited or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals or self._line_matters()
-        )
+        in_step = any(replica.gang > 1 for replica in self.replicas)
+        together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
+        state[at.GLOBAL] = together or self._line_matters()
         self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
         self._plans: dict[int, _Plan] = {}
 

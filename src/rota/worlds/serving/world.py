@@ -62,7 +62,11 @@ class Serving:
         case = load(sections, folder)
         for number, group in enumerate(case.fleet):
             try:
-                self._timing(case, group)
+                ranks = self._timing(case, group).ranks
+                if group.count % ranks:
+                    raise InputError(
+                        f"count: {group.count} replicas cannot go in steps of expert_parallel: {ranks}; make it a multiple"
+                    )
             except InputError as error:
                 raise InputError(f"fleet[{number}]: {error}") from None
         return case
@@ -266,6 +270,7 @@ class Serving:
                 decode_rate=decode,
                 role=group.role,
                 gpus=group.tp,
+                gang=timing.ranks,
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
             )
@@ -297,7 +302,7 @@ def work_rates(timing: Timing) -> tuple[float, float]:
 
     A prompt token costs what it costs in a chunk of 1,024; an output token its share of a batch of 32 with 1,024 tokens of context each.
     """
-    prefill = np.zeros(f.FEATURES)
+    prefill = np.zeros(f.WIDTH)
     prefill[[f.PREFILL_TOKENS, f.PREFILL_REQUESTS, f.PREFILL_SQUARES, f.PREFILL_PAIRS, f.SAMPLES]] = (
         1024,
         1,
@@ -305,7 +310,7 @@ def work_rates(timing: Timing) -> tuple[float, float]:
         1024 * 512.5,
         1,
     )
-    decode = np.zeros(f.FEATURES)
+    decode = np.zeros(f.WIDTH)
     decode[[f.DECODES, f.DECODE_CONTEXT, f.DECODE_MAX, f.DECODE_MIN, f.SAMPLES]] = 32, 32 * 1024, 1024, 1024, 32
     return timing.seconds(prefill) / 1024, timing.seconds(decode) / 32
 

@@ -29,6 +29,7 @@ from rota.worlds.serving.kernels.layout import (
     ASK_ROWS,
     ASYNC,
     BEGIN_ENTRY,
+    BEGUN,
     BLOCK_TOKENS,
     BUDGET,
     BUSY,
@@ -62,6 +63,8 @@ from rota.worlds.serving.kernels.layout import (
     FINISHED,
     FREE,
     FULL,
+    GANG,
+    GANG_SIZE,
     GROW,
     HELD,
     HOLD_DYNAMIC,
@@ -409,6 +412,16 @@ def advance_apart(state, until):
 
 
 @compiler.inner
+def in_step(hosts, clocks, r):
+    """When a host may begin that goes in step with others: now, or when those that are under way have ended."""
+    now = clocks[r, NOW]
+    for g in range(hosts[r, GANG], hosts[r, GANG] + hosts[r, GANG_SIZE]):
+        if hosts[g, BUSY] and clocks[g, BEGUN] < now:
+            now = max(now, clocks[g, ENDS_AT])
+    return now
+
+
+@compiler.inner
 def next_event(state):
     """The next event as (time, kind, number): 0 completion, 1 arrival, 2 dispatch, 3 begin; kind -1 when there is none."""
     hosts, clocks = host_ints(state), host_floats(state)
@@ -428,6 +441,8 @@ def next_event(state):
             at, what = clocks[r, ENDS_AT], 0
         elif hosts[r, READY]:
             at, what = clocks[r, NOW], 3
+            if hosts[r, GANG_SIZE] > 1:
+                at = in_step(hosts, clocks, r)
         elif hosts[r, QUEUED_COUNT] > 0:
             at, what = clocks[r, REVIEW_AT], 3
         else:

@@ -60,6 +60,7 @@ from rota.worlds.serving.kernels.layout import (
     F_DECODE_MAX,
     F_DECODE_MIN,
     F_DECODES,
+    F_GANG_TOKENS,
     F_SAMPLES,
     FEATURES,
     FINISH,
@@ -69,6 +70,8 @@ from rota.worlds.serving.kernels.layout import (
     FREE,
     FRESH_COUNT,
     FULL_CHECK,
+    GANG,
+    GANG_SIZE,
     GENERATED,
     HELD_BLOCKS,
     HIT_TOKENS,
@@ -482,7 +485,32 @@ def start(state, r):
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds
     host[BUSY] = 1
     host[ITERATIONS] += 1
+    if host[GANG_SIZE] > 1:
+        keep_step(state, r)
     return STARTED
+
+
+@compiler.inner
+def keep_step(state, r):
+    """Hosts that share experts begin together and end together: with the slowest, and with the tokens of all in the experts."""
+    hosts, clocks = host_ints(state), host_floats(state)
+    first, last = hosts[r, GANG], hosts[r, GANG] + hosts[r, GANG_SIZE]
+    f = floats_at(state[A_FEATURES], state[HOSTS], FEATURES)
+    tokens = 0.0
+    for g in range(first, last):
+        if hosts[g, BUSY] and clocks[g, BEGUN] == clocks[r, BEGUN]:
+            tokens += f[g, PREFILL_TOKENS] + f[g, F_DECODES]
+    slowest = 0.0
+    for g in range(first, last):
+        if hosts[g, BUSY] and clocks[g, BEGUN] == clocks[r, BEGUN]:
+            f[g, F_GANG_TOKENS] = tokens
+            seconds = call_timing(
+                hosts[g, TIMING_ENTRY], hosts[g, TIMING_PARAMETERS], state[A_FEATURES] + 8 * FEATURES * g
+            )
+            slowest = max(slowest, clocks[g, SLOWNESS] * seconds)
+    for g in range(first, last):
+        if hosts[g, BUSY] and clocks[g, BEGUN] == clocks[r, BEGUN]:
+            clocks[g, ENDS_AT] = clocks[r, BEGUN] + slowest
 
 
 @compiler.inner

@@ -34,6 +34,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "llmservingsim": {
         "overhead_seconds": _NUMBER,
         "graph_tokens": int,
+        "expert_parallel": int,
         "skew": bool,
         "link_bandwidth": _NUMBER,
         "link_latency": _NUMBER,

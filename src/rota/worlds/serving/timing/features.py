@@ -20,6 +20,10 @@ DECODE_MAX = 7  # the largest of them
 DECODE_MIN = 8  # the smallest of them
 SAMPLES = 9  # sequences that give a token at the end of the iteration: decodes and finishing prefills
 FEATURES = 10
+GANG_TOKENS = (
+    10  # tokens of all replicas that share the experts, 0 where none do; not an input of models that know no experts
+)
+WIDTH = 11  # of the vector
 
 NAMES = (
     "prefill_tokens",
@@ -45,7 +49,7 @@ def iteration(
         decodes: context of each decode.
         samples: sequences that give a token; by default every sequence of the iteration.
     """
-    features = np.zeros(FEATURES)
+    features = np.zeros(WIDTH)
     for context, chunk in prefills:
         features[PREFILL_TOKENS] += chunk
         features[PREFILL_REQUESTS] += 1

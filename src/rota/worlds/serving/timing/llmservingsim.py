@@ -26,6 +26,11 @@ microseconds.
 vLLM replays a CUDA graph for small iterations, and what is in the graph (all but attention, head and sampler) is padded to the next size that was captured:
 1, 2, 4, by 8 up to 256, by 16 up to ``graph_tokens`` (512 unless given, as vLLM has it from 256 running sequences on; 2 x max_num_seqs below that; 0: none).
 
+``expert_parallel: N``: N replicas attend to their own requests and share the experts, E/N on each. They go in step: an iteration takes as long as the slowest
+of them, and the experts have the tokens of all. Routing is even, so on each replica the experts see a share of 1/N of the token choices, and
+E/N (1 - (1 - k/E)^tokens) of them are touched. In each layer an all-gather and a reduce-scatter over the ring link are added, N - 1 steps each of
+tokens * hidden * 2 bytes.
+
 Kernels were timed with ``enforce_eager``; what a server spends between iterations is the option
 ``overhead_seconds``, 0 unless given: vLLM 0.19 replays CUDA graphs and schedules asynchronously, so that the GPU
 hardly waits.
@@ -45,10 +50,11 @@ from rota.worlds.serving.timing.features import (
     DECODE_MAX,
     DECODE_MIN,
     DECODES,
-    FEATURES,
+    GANG_TOKENS,
     PREFILL_CONTEXT,
     PREFILL_REQUESTS,
     PREFILL_TOKENS,
+    WIDTH,
 )
 from rota.worlds.serving.timing.files import axis, content, need, read
 from rota.worlds.serving.timing.model import COUNTER, Timing
@@ -82,8 +88,8 @@ LINK_LATENCY = (
 (_AT_DENSE, _AT_SEQUENCE, _AT_AXES, _AT_ATTENTION, _AT_MOE, _AT_SKEW, _SIZE, _REDUCE_TOKEN, _REDUCE_STEP) = range(
     17, 26
 )
-_GRAPH_TOKENS = 26
-_HEAD = 27
+_GRAPH_TOKENS, _RANKS = 26, 27
+_HEAD = 28
 
 
 @compiler.inner
@@ -196,7 +202,8 @@ def _batch_attention(table: Any, head: Any, seen: Any) -> tuple[float, bool]:
 def _experts(table: Any, head: Any, tokens: float) -> tuple[float, bool]:
     """Seconds of all expert layers: bilinear in (activated experts, tokens)."""
     rows, columns, at = int(head[_MOE_EXPERTS]), int(head[_MOE_TOKENS]), int(head[_AT_MOE])
-    active = head[_EXPERTS] * (1.0 - (1.0 - head[_EXPERTS_PER_TOKEN] / head[_EXPERTS]) ** tokens)
+    ranks = head[_RANKS]
+    active = head[_EXPERTS] / ranks * (1.0 - (1.0 - head[_EXPERTS_PER_TOKEN] / head[_EXPERTS]) ** (ranks * tokens))
     row, share_row = _bracket(table, at, rows, active)
     column, share = _bracket(table, at + rows, columns, tokens)
     cell = at + rows + columns + row * columns + column
@@ -221,7 +228,7 @@ def captured(tokens: float) -> float:
 def entry(parameters: int, features: int) -> float:
     """Seconds of an iteration. Layout of `parameters`: see `_pack`."""
     head = float_array(parameters, _HEAD)
-    seen = float_array(features, FEATURES)
+    seen = float_array(features, WIDTH)
     table = float_array(parameters, int(head[_SIZE]))
     tokens = seen[PREFILL_TOKENS] + seen[DECODES]
     if tokens == 0.0:
@@ -236,7 +243,8 @@ def entry(parameters: int, features: int) -> float:
     total = head[_OVERHEAD] + dense + sequences + attention + head[_REDUCE_STEP] + tokens * head[_REDUCE_TOKEN]
     outside = outside or beyond or far
     if head[_EXPERTS] > 0.0:
-        experts, past = _experts(table, head, tokens)
+        shared = seen[GANG_TOKENS] / head[_RANKS]  # tokens are routed to all experts alike
+        experts, past = _experts(table, head, shared if shared > 0.0 else tokens)
         total += experts
         outside = outside or past
     if outside:
@@ -248,7 +256,8 @@ def build(path: Path, model: Model, gpu: Gpu, tp: int, options: dict[str, Any]) 
     """Read a profile folder (``.../<model>`` or its ``tp<N>``).
 
     Args:
-        options: ``overhead_seconds`` (0), ``graph_tokens`` (512), ``skew`` (true, false; default what meta.yaml says), ``link_bandwidth``,
+        options: ``overhead_seconds`` (0), ``graph_tokens`` (512), ``expert_parallel`` (1), ``skew`` (true, false; default what meta.yaml says),
+            ``link_bandwidth``,
             ``link_latency``.
     """
     folder = path if path.name == f"tp{tp}" else path / f"tp{tp}"
@@ -270,11 +279,29 @@ def build(path: Path, model: Model, gpu: Gpu, tp: int, options: dict[str, Any]) 
     latency = options.get("link_latency", gpu.collective_latency or LINK_LATENCY)
     reduce_token = 2 * model.layers * steps / tp * model.hidden * 2.0 / bandwidth
     reduce_step = 2 * model.layers * steps * latency
+    ranks = _ranks(options.get("expert_parallel", 1), model)
+    exchange = 2 * (ranks - 1) * model.moe_layers  # steps of an all-gather and of a reduce-scatter in each layer
+    reduce_token += exchange * model.hidden * 2.0 / bandwidth
+    reduce_step += exchange * latency
     parameters = _pack(parts, model, options.get("overhead_seconds", 0.0), reduce_token, reduce_step)
     parameters[_GRAPH_TOKENS] = options.get("graph_tokens", GRAPH_TOKENS)
+    parameters[_RANKS] = ranks
     return Timing(
-        "llmservingsim", __name__, parameters, source=f"LLMServingSim profile {folder.parent.name}/{folder.name}"
+        "llmservingsim",
+        __name__,
+        parameters,
+        source=f"LLMServingSim profile {folder.parent.name}/{folder.name}",
+        ranks=ranks,
     )
+
+
+def _ranks(ranks: Any, model: Model) -> int:
+    """Data-parallel replicas that share one set of experts."""
+    if not isinstance(ranks, int) or isinstance(ranks, bool) or ranks < 1:
+        raise InputError(f"timing.expert_parallel: must be a whole number from 1 on, found {ranks!r}")
+    if ranks > 1 and (not model.experts or model.experts % ranks):
+        raise InputError(f"timing.expert_parallel: {model.experts} experts cannot be divided among {ranks} replicas")
+    return ranks
 
 
 def _curves(file: Path, key: str) -> dict[str, tuple[Array, Array]]:

@@ -24,6 +24,7 @@ class Timing:
     parameters: npt.NDArray[np.float64] = field(repr=False)
     source: str = ""  # where the numbers come from, for the report
     notices: tuple[str, ...] = ()
+    ranks: int = 1  # replicas that go in step, because they share experts
 
     @property
     def entry(self) -> Any:
