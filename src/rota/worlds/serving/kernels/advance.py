@@ -416,8 +416,10 @@ def in_step(hosts, clocks, r):
     """When a host may begin that goes in step with others: now, or when those that are under way have ended."""
     now = clocks[r, NOW]
     for g in range(hosts[r, GANG], hosts[r, GANG] + hosts[r, GANG_SIZE]):
-        if hosts[g, BUSY] and clocks[g, BEGUN] < now:
-            now = max(now, clocks[g, ENDS_AT])
+        if not hosts[g, BUSY]:
+            now = max(now, clocks[g, NOW])  # when its last step ended
+        else:  # one that began after this one was ready has waited for it: both begin together
+            now = max(now, clocks[g, ENDS_AT] if clocks[g, BEGUN] < clocks[r, NOW] else clocks[g, BEGUN])
     return now
 
 
