@@ -46,6 +46,7 @@ class Request:
     landed: bool = False
     restarts: int = 0
     flight: int = -1
+    swapped: int = 0  # blocks in the host's memory
 
     def __post_init__(self) -> None:
         self.target = self.prompt
@@ -117,6 +118,7 @@ class SlowReplica:
         self.ready, self.busy = False, False
         self.now, self.ends, self.review_at = 0.0, inf, inf
         self.decisions = 0
+        self.swap_room, self.stall = replica.swap_blocks, 0.0
         self.finished: list[Request] = []
         self.parked: list[Request] = []  # prompts that are done where nothing decodes
         self.moved: list[Request] = []  # their KV begins to come in
@@ -151,7 +153,8 @@ class SlowReplica:
                 self.ready = True  # with what has become visible
                 return
         if batch:
-            self.batch, self.busy, self.ends = batch, True, now + self.seconds(batch)
+            self.batch, self.busy, self.ends = batch, True, now + self.seconds(batch) + self.stall
+            self.stall = 0.0
 
     def seconds(self, batch: list[Request]) -> float:
         prefills = [(r.computed, r.chunk) for r in batch if not r.decoding]
@@ -227,8 +230,14 @@ class SlowReplica:
     def displace(self, r: Request) -> None:
         self.running.remove(r)
         self.pool.release(r)
-        r.computed = r.chunk = 0
+        was, r.computed, r.chunk = r.decoding, 0, 0
         r.decoding, r.target = False, r.prompt + r.generated
+        blocks = self.pool.need(r.target - 1)
+        if was and self.replica.swap_blocks and blocks <= self.swap_room:
+            r.swapped, r.target, r.computed = blocks, r.target - 1, r.target - 1
+            self.swap_room -= blocks
+            if self.replica.swap_blocking:
+                self.stall += self.replica.kv_bytes / self.replica.swap_bandwidth * r.target
         r.preemptions += 1
         self.waiting.append(r)
 
@@ -244,7 +253,7 @@ class SlowReplica:
             r = self.first()
             if r is None:
                 break
-            moved = r.source is not None
+            moved = r.source is not None or r.swapped > 0
             hits = [] if moved else self.pool.hits(r)
             todo = 0 if moved else r.target - len(hits) * self.pool.size
             chunk = min(todo, left) if rules.chunked else todo
@@ -269,7 +278,7 @@ class SlowReplica:
 
     def fits(self, r: Request, chunk: int, hits: list[Block]) -> bool:
         tokens = self.set_aside(r, chunk, hits)
-        if self.rules.full_check or r.source is not None:
+        if self.rules.full_check or r.source is not None or r.swapped:
             tokens = max(tokens, r.target)
         idle = sum(1 for block in hits if block.holders == 0)
         return self.pool.need(tokens) - len(hits) + idle + self.rules.watermark_blocks <= len(self.pool.free)
@@ -281,7 +290,7 @@ class SlowReplica:
 
     def start(self, r: Request, chunk: int, hits: list[Block]) -> None:
         self.waiting.remove(r)
-        if r.source is not None:
+        if r.source is not None or r.swapped:
             r.moving = True
             self.pool.extend(r, max(self.set_aside(r, 0, []), r.target))
             self.running.append(r)

@@ -103,6 +103,11 @@ class SlowMoves(SlowFleet):
         for r in parked:
             self.hand_over(r)
         for r in moved:
+            if r.source is None:
+                replica = self.engines[r.host].replica
+                r.flight = self.made
+                self.later(self.now + replica.kv_bytes * r.target / replica.swap_bandwidth, "land", (r, self.made))
+                continue
             self.carry()
             size = r.source.replica.kv_bytes * r.target * (1.0 - self.link.overlap)
             self.flying.append([r, r.source, self.engines[r.host], size])
@@ -119,8 +124,10 @@ class SlowMoves(SlowFleet):
         self.engines[best].receive(r, self.now)
 
     def land(self, r: Request) -> None:
-        engine, source = self.engines[r.host], r.source
+        engine, source = self.engines[r.host], r.source or self.engines[r.host]
         source.pool.free += r.kept
+        engine.swap_room += r.swapped
+        r.swapped = 0
         r.kept, r.source, r.moving, r.landed = [], None, False, True
         for each in (source, engine):
             self.kick(each)
@@ -153,6 +160,8 @@ class SlowMoves(SlowFleet):
                     rows.remove(r)
             home.pool.free += r.blocks
             r.blocks, r.moving, r.landed, r.decoding, r.flight = [], False, False, False, -1
+            home.swap_room += r.swapped
+            r.swapped = 0
         engine.lagging = []
         engine.pool = type(engine.pool)(engine.replica)
         strays = []

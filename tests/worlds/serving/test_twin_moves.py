@@ -81,3 +81,16 @@ def test_hosts_that_go_down(name: str, drawn: list[tuple[int, int, int]], rows: 
 @given(rows=rows_of_requests, drawn=outages_of_hosts)
 def test_split_hosts_that_go_down(name: str, drawn: list[tuple[int, int, int]], rows: Rows) -> None:
     compare(workload(rows), split(name)[:4], outages=outages(drawn, 4))
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("name", ["vllm_v0", "vllm_v1", "vllm_v1 ahead", "sarathi"])
+@given(rows=rows_of_requests, room=st.integers(1, 12), drawn=outages_of_hosts)
+def test_displaced_requests_are_swapped(
+    name: str, blocking: bool, room: int, drawn: list[tuple[int, int, int]], rows: Rows
+) -> None:
+    """To the host's memory while there is room in it, otherwise they compute again."""
+    swap = {"swap_blocks": room, "swap_bandwidth": 2048.0, "swap_blocking": blocking, "kv_bytes": 16.0}
+    fleet = [replica(name, kv_blocks=8, **swap), replica(name, 2.0, kv_blocks=6, **swap)]
+    run = compare(workload(rows), fleet, outages=outages(drawn, 2))
+    assert (run.hosts[:, at.SWAP_ROOM] == room).all()

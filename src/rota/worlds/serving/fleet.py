@@ -138,7 +138,7 @@ class Fleet:
         self._pending = 0  # actions that are not outages
         self._family()
         self.migrate = self.run.roles.migrate
-        self.migrations = 0
+        self.migrations = self.swaps = 0
         self._copies: dict[int, int] = {}  # request -> host that its KV is copied to while it decodes
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
@@ -257,6 +257,13 @@ class Fleet:
     def _move(self, job: int, now: float) -> None:
         """Blocks are set aside: the KV begins to move. A whole prompt takes its bytes; what went ahead layer by layer does not count again."""
         source, target = int(self.run.jobs[at.SOURCE, job]) - 1, int(self.run.jobs[at.HOST, job])
+        if source < 0:  # from the host's memory, which no one else uses
+            replica = self.run.replicas[target]
+            self.swaps += 1
+            self._flights[job] = (-self.swaps, target, target)
+            took = replica.kv_bytes * float(self.run.jobs[at.TARGET, job]) / replica.swap_bandwidth
+            self.later(now + took, partial(self._land, job, self._flights[job]))
+            return
         size = self.plan.kv_bytes[source] * float(self.run.jobs[at.TARGET, job]) * (1.0 - self.plan.link.overlap)
         self._flights[job] = (self.moves, source, target)
         self.moves += 1

@@ -48,6 +48,7 @@ def _measures() -> dict[str, Measure]:
         ("gpu_hours", "GPU hours", "h", True),
         ("cost", "price of the GPU hours", "USD", True),
         ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
+        ("swaps", "times that a displaced request's KV came back from the host's memory", "", True),
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
@@ -128,6 +129,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
     _describe_money(metrics, run, on, span)
+    metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())

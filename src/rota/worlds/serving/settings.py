@@ -36,6 +36,14 @@ class WorkloadSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     arrivals: Any = "replay"
 
 
+class Swap(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Memory of the host that displaced requests' KV goes to."""
+
+    blocks: Positive  # KV blocks
+    bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second, each way: PCIe 4.0 x16 in practice
+    asynchronous: bool = False  # copies out do not hold up the next iteration
+
+
 class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Replicas that are alike: ``count`` engines of one model on ``tp`` GPUs each."""
 
@@ -54,6 +62,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     price: Annotated[float, msgspec.Meta(ge=0)] | None = (
         None  # US dollars a GPU hour; None: the catalogue's, where it has one
     )
+    swap: Swap | None = None  # None: a displaced request computes its KV again
     role: Literal["mixed", "prefill", "decode"] = (
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )

@@ -79,6 +79,9 @@ class Replica:
     decode_rate: float = 0.0  # seconds of work an output token
     role: str = MIXED  # or prefill, decode
     kv_bytes: float = 0.0  # of a token, on all its GPUs
+    swap_blocks: int = 0  # KV blocks in the host's memory; 0: a displaced request computes again
+    swap_bandwidth: float = 0.0  # bytes a second to and from it
+    swap_blocking: bool = True  # everything waits while KV goes out
     gpus: int = 1
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
@@ -213,6 +216,9 @@ class Simulation:
             row[at.EXTREMES], row[at.PREFIX] = replica.timing.kind == "llmservingsim", replica.prefix_caching
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
             clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
+            row[at.SWAP_ROOM] = replica.swap_blocks
+            if replica.swap_blocks and replica.swap_blocking:
+                clock[at.SWAP_RATE] = replica.kv_bytes / replica.swap_bandwidth
             row[at.ROLE], row[at.GANG_SIZE] = ROLES[replica.role], replica.gang
         gangs = [k for k, replica in enumerate(fleet) if k == 0 or replica != fleet[k - 1]]
         for begin in gangs:  # a run of equal replicas is cut into gangs
@@ -403,7 +409,7 @@ class Simulation:
 
     def _together(self) -> Fleet | None:
         """What acts on several hosts, where anything does."""
-        split = any(replica.role != MIXED for replica in self.replicas)
+        split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))

@@ -271,6 +271,9 @@ class Serving:
                 role=group.role,
                 gpus=group.tp,
                 gang=timing.ranks,
+                swap_blocks=group.swap.blocks if group.swap else 0,
+                swap_bandwidth=group.swap.bandwidth if group.swap else 0.0,
+                swap_blocking=not (group.swap and group.swap.asynchronous),
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
             )

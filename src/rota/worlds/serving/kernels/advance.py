@@ -416,10 +416,9 @@ def in_step(hosts, clocks, r):
     """When a host may begin that goes in step with others: now, or when those that are under way have ended."""
     now = clocks[r, NOW]
     for g in range(hosts[r, GANG], hosts[r, GANG] + hosts[r, GANG_SIZE]):
-        if not hosts[g, BUSY]:
-            now = max(now, clocks[g, NOW])  # when its last step ended
-        else:  # one that began after this one was ready has waited for it: both begin together
-            now = max(now, clocks[g, ENDS_AT] if clocks[g, BEGUN] < clocks[r, NOW] else clocks[g, BEGUN])
+        # NOW is when its last step ended or its next one began. One that began after this one was ready has waited for it: both begin together.
+        under_way = hosts[g, BUSY] and clocks[g, BEGUN] < clocks[r, NOW]
+        now = max(now, clocks[g, ENDS_AT] if under_way else clocks[g, NOW])
     return now
 
 

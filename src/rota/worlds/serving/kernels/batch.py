@@ -126,10 +126,14 @@ from rota.worlds.serving.kernels.layout import (
     SLOWNESS,
     SOURCE,
     STAGE,
+    STALL,
     STATE,
     STEP,
     STOP_FINISH,
     STOP_MOVE,
+    SWAP_RATE,
+    SWAP_ROOM,
+    SWAPPED,
     TARGET,
     TIMING_ENTRY,
     TIMING_PARAMETERS,
@@ -190,12 +194,13 @@ def leave_prefills(state, r, j):
 
 @compiler.inner
 def preempt(state, r, j):
-    """Displace a running job: its blocks are free, what it had computed is lost, it waits again (recompute)."""
+    """Displace a running job: its blocks are free and it waits again; what it had computed is lost, or swapped out."""
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
+    decoding = job[STATE, j] == DECODING
     release(state, r, j)
     stop_running(state, r, j)
-    if job[STATE, j] == DECODING:
+    if decoding:
         if not is_fresh(state, r, j):
             seconds[LAST_TOKEN, j] = clock[LAST_DECODE]
         drop(state, r, j)
@@ -204,12 +209,28 @@ def preempt(state, r, j):
     job[STATE, j] = QUEUED
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
     job[COMPUTED, j] = 0
+    if decoding and host[SWAP_ROOM] > 0:
+        swap_out(state, r, j)
     job[CHUNK, j] = 0
     job[PREEMPTIONS, j] += 1
     host[PREEMPTED_HERE] += 1
     push(state, r, j)
     wait(state, r, j)
     emit(state, E_PREEMPT, j, r, clock[NOW])
+
+
+@compiler.inner
+def swap_out(state, r, j):
+    """The KV of a displaced decoder goes to the host's memory, if there is room; then only its copy has to come back."""
+    job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
+    tokens = job[TARGET, j] - 1  # the last token is not in the cache yet
+    blocks = blocks_for(tokens, host[BLOCK_TOKENS])
+    if blocks > host[SWAP_ROOM]:
+        return
+    host[SWAP_ROOM] -= blocks
+    clock[STALL] += clock[SWAP_RATE] * tokens
+    job[SWAPPED, j] = blocks
+    job[TARGET, j] = job[COMPUTED, j] = job[BASE, j] = tokens
 
 
 @compiler.inner
@@ -308,7 +329,7 @@ def fits(state, r, j, chunk, hits, idle_hits):
     job, host = job_ints(state), host_ints(state)[r]
     if host[RESERVE] == RESERVE_FIXED:
         tokens = max(host[RESERVE_TOKENS], job[TARGET, j])
-    elif host[RESERVE] == RESERVE_CHUNK and not host[FULL_CHECK] and not job[SOURCE, j]:
+    elif host[RESERVE] == RESERVE_CHUNK and not host[FULL_CHECK] and not job[SOURCE, j] and not job[SWAPPED, j]:
         tokens = hits * host[BLOCK_TOKENS] + chunk
     else:
         tokens = job[TARGET, j]
@@ -347,7 +368,9 @@ def admit(state, r, budget):
         if position < 0:
             break
         j = waiting[position]
-        moved = job[SOURCE, j] > 0  # its prompt was computed elsewhere: it needs blocks and a slot, and no tokens
+        moved = (
+            job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
+        )  # computed, and not here: it needs blocks and a slot, and no tokens
         found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] and not moved else 0
         hits, idle_hits = found >> 32, found & 0xFFFFFFFF
         todo = 0 if moved else job[TARGET, j] - hits * host[BLOCK_TOKENS]
@@ -482,7 +505,8 @@ def start(state, r):
     features = state[A_FEATURES] + 8 * FEATURES * r
     clock[BEGUN] = clock[NOW]
     seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
-    clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds
+    clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
+    clock[STALL] = 0.0
     host[BUSY] = 1
     host[ITERATIONS] += 1
     if host[GANG_SIZE] > 1:

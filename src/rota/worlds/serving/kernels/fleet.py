@@ -65,6 +65,8 @@ from rota.worlds.serving.kernels.layout import (
     STAGE,
     STATE,
     STOP_HANDOFF,
+    SWAP_ROOM,
+    SWAPPED,
     TARGET,
     WAITING_ANSWER,
     WAITING_AT_ROUTER,
@@ -133,6 +135,9 @@ def restart(state, j, r, now):
     job = job_ints(state)
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
     job[COMPUTED, j] = job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
+    if r >= 0:
+        host_ints(state)[r, SWAP_ROOM] += job[SWAPPED, j]
+    job[SWAPPED, j] = 0
     job[RESTARTS, j] += 1
     job[HOST, j] = -1
     to_router(state, j)

@@ -33,10 +33,11 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 # A job's integers.
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
-    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, JOB_INTS,
-) = range(24)  # fmt: skip
+    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, SWAPPED, JOB_INTS,
+) = range(25)  # fmt: skip
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
+# SWAPPED: blocks that it has in the host's memory.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
 
 # A job's floats, seconds.
@@ -48,60 +49,13 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
 
 # A host's integers: first its settings, then its state.
 (
-    KV_BLOCKS,
-    BLOCK_TOKENS,
-    MAX_RUNNING,
-    BUDGET,
-    CHUNKED,
-    MIXED,
-    PADDED,
-    WHEN_EMPTY,
-    WATERMARK,
-    RESERVE,
-    RESERVE_TOKENS,
-    FULL_CHECK,
-    MAX_OUTSTANDING,
-    CONTEXT_LIMIT,
-    TIMING_ENTRY,
-    TIMING_PARAMETERS,
-    EXTREMES,
-    PREFIX,
-    ASYNC,
-    BUSY,
-    READY,
-    QUEUED_COUNT,
-    RUNNING_COUNT,
-    DECODES,
-    PREFILL_COUNT,
-    FRESH_COUNT,
-    STEP,
-    CONTEXT_SUM,
-    BASE_HIGH,
-    BASE_LOW,
-    FREE,
-    DECISIONS_HERE,
-    DECODING_NOW,
-    ITERATIONS,
-    BATCHED_TOKENS,
-    PREEMPTED_HERE,
-    HIT_TOKENS,
-    LOOKED_TOKENS,
-    FREE_HEAD,
-    FREE_TAIL,
-    STAGE,
-    SLOTS_FREE,
-    INBOX_HEAD,
-    INBOX_TAIL,
-    INBOX_COUNT,
-    LAGGING,
-    ROLE,
-    SHUT,
-    DOWN,
-    LANDINGS,
-    GANG,
-    GANG_SIZE,
-    HOST_INTS,
-) = range(53)  # fmt: skip
+    KV_BLOCKS, BLOCK_TOKENS, MAX_RUNNING, BUDGET, CHUNKED, MIXED, PADDED, WHEN_EMPTY, WATERMARK, RESERVE,
+    RESERVE_TOKENS, FULL_CHECK, MAX_OUTSTANDING, CONTEXT_LIMIT, TIMING_ENTRY, TIMING_PARAMETERS, EXTREMES, PREFIX,
+    ASYNC, BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM,
+    BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
+    LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
+    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, HOST_INTS,
+) = range(54)  # fmt: skip
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
@@ -109,8 +63,9 @@ MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 # A host's floats.
 (
     NOW, BEGUN, ENDS_AT, LAST_DECODE, BUSY_SECONDS, TOUCHED, PREFILL_RATE, DECODE_RATE, WAITING_PROMPT, WAITING_ANSWER,
-    REVIEW_AT, SLOWNESS, HOST_FLOATS,
-) = range(13)  # fmt: skip
+    REVIEW_AT, SLOWNESS, STALL, SWAP_RATE, HOST_FLOATS,
+) = range(15)  # fmt: skip
+# STALL: seconds by which its next iteration ends later. SWAP_RATE: seconds to copy a token's KV to the host's memory while everything waits.
 
 # The clock: floats of the run.
 NOW_CLOCK, BIN_SECONDS, BIN_START, CLOCK_FLOATS = range(4)

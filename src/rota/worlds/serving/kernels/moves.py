@@ -36,6 +36,8 @@ from rota.worlds.serving.kernels.layout import (
     STOP_COUNT,
     STOP_HANDOFF,
     STOP_ROOM,
+    SWAP_ROOM,
+    SWAPPED,
     TARGET,
     host_floats,
     host_ints,
@@ -104,10 +106,13 @@ def release_source(state, j, now):
 @compiler.njit
 def land(state, j, r, now):
     """The KV of a job has come to its host: it decodes from the next iteration on."""
+    job, host = job_ints(state), host_ints(state)[r]
     release_source(state, j, now)
     touch(state, r, now)
-    job_ints(state)[STATE, j] = LANDED
-    host_ints(state)[r, LANDINGS] += 1
+    host[SWAP_ROOM] += job[SWAPPED, j]
+    job[SWAPPED, j] = 0
+    job[STATE, j] = LANDED
+    host[LANDINGS] += 1
     kick(state, r, now)
 
 

@@ -22,6 +22,7 @@ from rota.worlds.serving.kernels.layout import (
     SIZE,
     SOURCE,
     STATE,
+    SWAPPED,
     WAITING_ANSWER,
     WAITING_PROMPT,
     host_floats,
@@ -46,7 +47,7 @@ def answer_left(job, seconds, host, j):
 def wait(state, r, j):
     """A job begins to wait at a host, with nothing of it computed, or all of its prompt."""
     job, clock = job_ints(state), host_floats(state)[r]
-    clock[WAITING_PROMPT] += 0 if job[SOURCE, j] else job[PROMPT, j]
+    clock[WAITING_PROMPT] += 0 if job[SOURCE, j] or job[SWAPPED, j] else job[PROMPT, j]
     clock[WAITING_ANSWER] += max(0.0, job_floats(state)[SIZE, j] - job[GENERATED, j])
 
 
@@ -54,7 +55,7 @@ def wait(state, r, j):
 def wait_no_more(state, r, j):
     """A job that waited runs; it is out of the counts already."""
     job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
-    clock[WAITING_PROMPT] -= 0 if job[SOURCE, j] else job[PROMPT, j]
+    clock[WAITING_PROMPT] -= 0 if job[SOURCE, j] or job[SWAPPED, j] else job[PROMPT, j]
     clock[WAITING_ANSWER] -= max(0.0, job_floats(state)[SIZE, j] - job[GENERATED, j])
     if host[QUEUED_COUNT] + host[INBOX_COUNT] == 0:
         clock[WAITING_PROMPT] = clock[WAITING_ANSWER] = 0.0  # what rounding left must not break ties
