@@ -8,7 +8,7 @@ import typer
 
 from rota import __version__
 from rota.cli.fit_timing import fit_timing
-from rota.kernel.errors import RotaError
+from rota.kernel.errors import InputError, RotaError
 
 app = typer.Typer(
     name="rota",
@@ -119,6 +119,32 @@ def report(folder: Folder) -> None:
     from rota.cli.show import rebuild_report
 
     rebuild_report(folder)
+
+
+@app.command()
+def route(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML file.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the configuration and leave.")] = False,
+    hash_key: Annotated[
+        str | None, typer.Option("--hash-key", metavar="sha256|scrypt", help="Read an API key, print its hash.")
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(help="Ask a running router: status, policy, drain or reload; CONFIG is its socket.")
+    ] = None,
+    place: Annotated[str | None, typer.Option(help="With --ask policy: the new place policy.")] = None,
+    hold: Annotated[str | None, typer.Option(help="With --ask policy: the new order of the waiting line.")] = None,
+) -> None:
+    """Route live traffic to OpenAI-compatible engines, by the policies of the serving world."""
+    from rota.cli import route as command
+
+    if hash_key is not None:
+        command.hash_key(hash_key)
+    elif config is None:
+        raise InputError("route: name a configuration file")
+    elif ask is not None:
+        command.ask_router(config, ask, place, hold)
+    else:
+        command.run_route(config, check)
 
 
 app.command(name="fit-timing")(fit_timing)

@@ -1,0 +1,298 @@
+"""A request's way to an engine and its answer's way back: byte for byte, tried again only before the first byte has gone out."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from rota.route.answers import Events, usage
+from rota.route.ask import JSON_PATHS, Ask, read_ask, read_limits
+from rota.route.backend import Backend
+from rota.route.headers import METHODS, request_head, response_headers
+from rota.route.job import Job
+from rota.route.problems import Problem
+from rota.route.router import Router
+from rota.route.upstream import Connection, Head, UpstreamError
+
+
+class _Failed(Exception):
+    """A try failed before anything went out; `answer` is what the engine said, if it said something whole."""
+
+    def __init__(self, why: str, text: str, answer: web.Response | None = None) -> None:
+        super().__init__(text)
+        self.why, self.answer = why, answer
+
+
+@dataclass
+class Exchange:
+    """One request and what is needed to send it, again if need be."""
+
+    router: Router
+    request: web.BaseRequest
+    job: Job
+    target: str
+    body: bytes
+    served_by: Backend | None = None
+    started: bool = False  # whether bytes of the answer have gone out
+
+
+async def forward(router: Router, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    """Serve one request from the fleet. Raises Problem where it cannot be."""
+    if request.method not in METHODS:
+        raise Problem(405, f"the method {request.method[:16]} is not served here", "invalid_request_error")
+    if router.draining:
+        raise Problem(503, "the router is shutting down", code="draining", retry_after=1.0)
+    arrived = router.clock()
+    tenant = await router.tenants.who(request.headers)
+    limits = read_limits(request.headers)
+    body = await read_body(router, request)
+    ask = (
+        read_ask(path, body)
+        if path in JSON_PATHS and request.method == "POST"
+        else Ask("", False, b"", 0, None, None, False)
+    )
+    job = router.arrive(path, tenant, ask, limits, arrived)
+    exchange = Exchange(router, request, job, request.raw_path, body)
+    try:
+        return await _serve(exchange)
+    except Problem as problem:
+        job.status, job.outcome = problem.status, "refused" if problem.status < 500 else "failed"
+        raise
+    except (asyncio.CancelledError, ConnectionError):
+        job.outcome = "cancelled"
+        raise
+    except BaseException:
+        job.status, job.outcome = 500, "failed"
+        raise
+    finally:
+        router.end(job, exchange.served_by)
+
+
+async def read_body(router: Router, request: web.BaseRequest) -> bytes:
+    """The whole body. Raises Problem: 413 too large, 408 too slow."""
+    most = router.settings.written.bodies.request_bytes
+    too_large = Problem(413, f"the body is larger than {most} bytes", "invalid_request_error", code="body_too_large")
+    if request.content_length is not None and request.content_length > most:
+        raise too_large
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if not request.body_exists:
+        return b""
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(router.settings.written.timeouts.body):
+            while piece := await request.content.readany():
+                size += len(piece)
+                if size > most:
+                    raise too_large
+                pieces.append(piece)
+    except TimeoutError:
+        raise Problem(408, "the body did not come in time", "invalid_request_error") from None
+    except web.RequestPayloadError:
+        raise Problem(400, "the body is cut or badly framed", "invalid_request_error") from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _serve(exchange: Exchange) -> web.StreamResponse:
+    router, job = exchange.router, exchange.job
+    while True:
+        await router.line.place(job)
+        job.attempts += 1
+        exchange.served_by = job.backend
+        try:
+            return await _try(exchange)
+        except _Failed as failure:
+            router.failed(job, failure.why)
+            if router.may_retry(job):
+                continue
+            if failure.answer is not None:
+                job.status, job.outcome = failure.answer.status, "failed"
+                return failure.answer
+            status = 504 if failure.why == "timeout" else 502
+            raise Problem(status, f"the backend failed: {failure}", code="backend_failed") from None
+
+
+async def _try(exchange: Exchange) -> web.StreamResponse:
+    """One try. Raises _Failed while nothing has gone out."""
+    backend = exchange.job.backend
+    assert backend is not None
+    connection: Connection | None = None
+    try:
+        connection, head = await _ask(exchange, backend)
+        if head.event_stream and head.status == 200:
+            return await _stream_events(exchange, connection, head)
+        return await _answer(exchange, connection, head)
+    except UpstreamError as error:
+        raise _Failed(error.why, str(error)) from None
+    finally:
+        if connection is not None:
+            backend.pool.give(connection)
+
+
+async def _ask(exchange: Exchange, backend: Backend) -> tuple[Connection, Head]:
+    """Send the request and wait for the head of the answer. A kept connection that the engine had closed meanwhile is replaced once."""
+    router, request = exchange.router, exchange.request
+    timeouts = router.settings.written.timeouts
+    head = request_head(
+        request.method,
+        backend.pool.prefix + exchange.target,
+        backend.pool.authority,
+        request.raw_headers,
+        backend.settings.api_key,
+        router.tenants.keys is None,
+        len(exchange.body),
+    )
+    fresh = False
+    while True:
+        connection = await backend.pool.take(fresh)
+        try:
+            connection.send(
+                head,
+                exchange.body,
+                head_only=request.method == "HEAD",
+                first_byte=timeouts.first_byte,
+                idle=timeouts.idle,
+                client=timeouts.client,
+            )
+            return connection, await connection.head()
+        except UpstreamError as error:
+            backend.pool.give(connection)
+            if not error.stale or fresh:
+                raise
+            fresh = True
+        except BaseException:
+            connection.abort()
+            raise
+
+
+def _came(exchange: Exchange, backend: Backend) -> None:
+    """Bytes of an answer came: a sign of life, and the first one is the first token."""
+    now = exchange.router.clock()
+    backend.last_byte = exchange.job.last_byte = now
+    if exchange.job.first_byte != exchange.job.first_byte:
+        exchange.job.first_byte = now
+
+
+async def _answer(exchange: Exchange, connection: Connection, head: Head) -> web.StreamResponse:
+    """An answer in one piece; it is held until it is whole unless it is very large."""
+    router, job, backend = exchange.router, exchange.job, exchange.job.backend
+    assert backend is not None
+    most = router.settings.written.bodies.hold_bytes
+    pieces, size = [], 0
+    while piece := await connection.read():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            return await _stream_bytes(exchange, connection, head, b"".join(pieces))
+    _came(exchange, backend)
+    body = b"".join(pieces)
+    framed = exchange.request.method != "HEAD"
+    answer = web.Response(status=head.status, reason=head.reason, body=body if framed else None)
+    answer.headers.clear()
+    answer.headers.extend(response_headers(head.headers, framed))
+    if head.status in router.settings.written.retry.statuses:
+        raise _Failed("status", f"status {head.status}", answer)
+    if head.status >= 500:
+        router.failed(job, f"status {head.status}")
+        job.outcome = "failed"
+    else:
+        router.answered(job)
+        job.outcome = "complete" if head.status < 400 else "refused"
+    job.status = head.status
+    if head.status == 200 and job.path in JSON_PATHS and (said := usage(body)) is not None:
+        job.counted_prompt, job.counted_output, job.cached_tokens = said
+    return answer
+
+
+async def _begin(exchange: Exchange, head: Head) -> web.StreamResponse:
+    """Send the head of an answer to the client: from here on there is no other try."""
+    response = web.StreamResponse(status=head.status, reason=head.reason)
+    response.headers.extend(response_headers(head.headers, framed=False))
+    if head.length is None:
+        response.enable_chunked_encoding() if exchange.request.version >= (1, 1) else response.force_close()
+    exchange.started = True
+    exchange.job.status = head.status
+    await response.prepare(exchange.request)
+    return response
+
+
+async def _stream_events(exchange: Exchange, connection: Connection, head: Head) -> web.StreamResponse:
+    """A stream of events, each passed on when it is whole."""
+    router, job, backend = exchange.router, exchange.job, exchange.job.backend
+    assert backend is not None
+    events = Events()
+    response: web.StreamResponse | None = None
+    telling = router.decisions.wants_progress
+    meter = router.meters.gaps(job.model)
+    try:
+        while piece := await connection.read():
+            ready = events.whole(piece)
+            if not ready:
+                continue
+            before = job.last_byte
+            _came(exchange, backend)
+            if response is None:
+                response = await _begin(exchange, head)
+            elif (new := events.count - job.generated) > 0:
+                meter.add((job.last_byte - before) / new, new)
+            job.generated = events.count
+            if telling:
+                router.decisions.progressed(job)
+            await response.write(ready)
+        if response is None:
+            response = await _begin(exchange, head)
+        if rest := events.rest():
+            await response.write(rest)
+    except UpstreamError as error:
+        if response is None:
+            raise
+        router.failed(job, error.why)
+        job.outcome = "cut"
+        if error.why != "slow client":
+            text = f"the backend failed in the middle of the answer: {error}"
+            await response.write(Problem(502, text, code="backend_failed").event())
+        else:
+            _hang_up(exchange)
+        return response
+    finally:
+        _count(job, events)
+    router.answered(job)
+    job.outcome = "complete"
+    await response.write_eof()
+    return response
+
+
+def _count(job: Job, events: Events) -> None:
+    """Tokens as the engine counted them; otherwise events stand for tokens, less the one that says the stream is done."""
+    if (said := events.usage()) is not None:
+        job.counted_prompt, job.counted_output, job.cached_tokens = said
+    else:
+        job.generated = max(events.count - 1, 0)
+
+
+async def _stream_bytes(exchange: Exchange, connection: Connection, head: Head, first: bytes) -> web.StreamResponse:
+    """A large answer: passed on as it comes; where it is cut, the client's connection is cut as well."""
+    router, job, backend = exchange.router, exchange.job, exchange.job.backend
+    assert backend is not None
+    response = await _begin(exchange, head)
+    piece = first
+    try:
+        while piece:
+            _came(exchange, backend)
+            await response.write(piece)
+            piece = await connection.read()
+    except UpstreamError as error:
+        router.failed(job, error.why)
+        job.outcome = "cut"
+        _hang_up(exchange)
+        return response
+    router.answered(job)
+    job.outcome = "complete" if head.status < 400 else "failed"
+    await response.write_eof()
+    return response
+
+
+def _hang_up(exchange: Exchange) -> None:
+    transport = exchange.request.transport
+    if transport is not None:
+        transport.abort()
