@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from tests.route.stub import Stub, event, routed, until
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
