@@ -47,6 +47,7 @@ class Recorder:
         self._rows: list[dict[str, Any]] = []
         self.written = self.lost = 0
         self._next = 0
+        self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -183,8 +184,10 @@ class Recorder:
 
     async def _run(self, clock: Callable[[], float]) -> None:
         rotated = clock()
-        while True:
-            await asyncio.sleep(self.settings.flush_seconds)
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.flush_seconds):
+                    await self._over.wait()
             await self.flush()
             if clock() - rotated >= self.settings.rotate_seconds:
                 rotated = clock()
@@ -192,10 +195,9 @@ class Recorder:
 
     async def close(self) -> None:
         """Write everything and leave one file."""
+        self._over.set()  # not cancelled: a file that is being written is written to its end
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await self._task
         await self.flush()
         await self.rotate()
 
