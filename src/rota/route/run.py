@@ -1,6 +1,7 @@
 """The life of a router: start, watch its files, reload, drain."""
 
 import asyncio
+import os
 import secrets
 import signal
 import time
