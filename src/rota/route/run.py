@@ -82,10 +82,8 @@ class Running:
         try:
             await site.start()
         except OSError as error:
-            text = error.strerror or str(error)
-            raise InputError(
-                f"listen: {written.listen} cannot be listened on ({text.lower()}); is another router running?"
-            ) from None
+            text = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise InputError(f"listen: {written.listen} cannot be listened on ({text.lower()})") from None
         server = site._server
         if isinstance(server, asyncio.Server) and server.sockets:
             self.port = server.sockets[0].getsockname()[1]
