@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from importlib.resources import files
+from math import isfinite
 from typing import Any
 
 from aiohttp import web
 
+from rota.route.backend import Backend
 from rota.route.meters import percentile
 from rota.route.router import Router
 
-PAGE = b""
+PAGE = files("rota.route").joinpath("dashboard.html").read_bytes()
 EVERY = 1.0  # seconds between two pictures
 
 
@@ -33,11 +36,17 @@ def picture(router: Router) -> dict[str, Any]:
         "answers": len(first),
         "backends": [_backend(each, now) for each in router.fleet.backends.values()],
         "tenants": _tenants(router),
-        "recent": list(router.recent)[::-1][:20],
+        "recent": [_decision(each) for each in list(router.recent)[::-1][:20]],
     }
 
 
-def _backend(backend: Any, now: float) -> dict[str, Any]:
+def _decision(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no inf: an impossible host has the cost null."""
+    costs = {name: cost if isfinite(cost) else None for name, cost in row["costs"].items()}
+    return {**row, "costs": costs}
+
+
+def _backend(backend: Backend, now: float) -> dict[str, Any]:
     seen = backend.fresh(now)
     return {
         "name": backend.name,
