@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rota import __version__
+from rota.cli.engine import engine
 from rota.cli.fit_timing import fit_timing
 from rota.kernel.errors import InputError, RotaError
 
@@ -148,6 +149,7 @@ def route(
 
 
 app.command(name="fit-timing")(fit_timing)
+app.command()(engine)
 
 
 def main() -> None:

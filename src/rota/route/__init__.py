@@ -1,1 +1,1 @@
-"""The live router: an OpenAI-compatible proxy whose decisions are the policies of the serving world."""
+"""The live side: the router, whose decisions are the policies of the serving world, and simulated engines to put behind it."""
