@@ -148,6 +148,33 @@ def route(
         command.run_route(config, check)
 
 
+@app.command()
+def loop(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="The folder that rota route recorded.")],
+    policies: Annotated[str, typer.Option(help="Places to compare, with commas; module:Class too.")] = (
+        "round_robin,random,power_of_two,least_outstanding,least_work"
+    ),
+    objective: Annotated[str, typer.Option(help="The metric to rank by.")] = "ttft_p90",
+    model: Annotated[str, typer.Option(help="Of the catalogue: rota list models.")] = "llama-3.1-8b",
+    gpu: Annotated[str, typer.Option(help="Of the catalogue: rota list gpus.")] = "h100",
+    kv_blocks: Annotated[int | None, typer.Option(help="Of each engine; as its metrics said when not given.")] = None,
+    prefix_caching: Annotated[bool, typer.Option("--prefix-caching", help="The engines have a prefix cache.")] = False,
+    apply: Annotated[
+        Path | None, typer.Option(help="The admin socket of a router: the winner becomes its policy.")
+    ] = None,
+    watch: Annotated[float, typer.Option(help="Seconds to wait after --apply, then measured against predicted.")] = 0.0,
+    scenario: Annotated[Path | None, typer.Option(help="Write the replay as a scenario for rota run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a recording under several policies; apply the winner to the running router."""
+    from rota.cli.loop import run_loop
+    from rota.route.replay import Shape
+
+    shape = Shape(model=model, gpu=gpu, kv_blocks=kv_blocks, prefix_caching=prefix_caching)
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json)
+
+
 app.command(name="fit-timing")(fit_timing)
 app.command()(engine)
 

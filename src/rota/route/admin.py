@@ -1,6 +1,6 @@
 """The admin socket: a unix socket that only its owner can open. One JSON object a line in, one out.
 
-``{"do": "status"}``, ``{"do": "policy", "place": ..., "hold": ...}``, ``{"do": "drain"}``, ``{"do": "reload"}``.
+``{"do": "status"}``, ``{"do": "policy", "place": ..., "hold": ..., "rates": {backend: [prefill, decode]}}``, ``{"do": "drain"}``, ``{"do": "reload"}``.
 """
 
 import asyncio
@@ -8,10 +8,11 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from rota.kernel.config import decode
 from rota.kernel.errors import InputError, nearest
 from rota.route.dashboard import picture
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 VERBS = ("status", "policy", "drain", "reload")
 LINE_MOST = 2**20
+Rate = Annotated[float, msgspec.Meta(gt=0)]  # seconds a token
+_POLICY = ("place", "hold", "seed", "rates")
 
 
 class Admin:
@@ -85,10 +88,14 @@ class Admin:
         if verb == "policy":
             before = running.router.decisions.settings
             changes = {name: asked[name] for name in ("place", "hold", "seed") if name in asked}
-            if unknown := set(asked) - {"do", "place", "hold", "seed"}:
+            if unknown := set(asked) - {"do", *_POLICY}:
                 name = min(unknown)
-                raise InputError(f"policy: unknown key '{name}'{nearest(name, ('place', 'hold', 'seed'))}")
+                raise InputError(f"policy: unknown key '{name}'{nearest(name, _POLICY)}")
+            rates = decode(dict[str, tuple[Rate, Rate]], asked.get("rates", {}), "rates")
             running.swap(msgspec.structs.replace(before, **changes))
+            for name, pair in rates.items():
+                if name in running.router.fleet.backends:
+                    running.router.fleet.backends[name].fitted = pair
             return {"place": running.router.decisions.name}
         raise InputError(f"do: unknown verb '{verb}'{nearest(str(verb), VERBS)}")
 

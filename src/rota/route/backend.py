@@ -35,6 +35,7 @@ class Backend:
         self.last_byte = -math.inf
         self.warm_since: float | None = None
         self.down_because = "not yet asked"
+        self.fitted: tuple[float, float] | None = None  # rates that `rota loop` found, in place of learned ones
         self._falls = self._rises = 0
         self._busy_since: float | None = None
         self._busy, self._work = 0.0, 0.0  # seconds at work, and the work done in it by the believed rates
@@ -128,7 +129,9 @@ class Backend:
         )
 
     def rates(self) -> tuple[float, float]:
-        """Seconds of its time for a prompt token and for an output token: as configured, else scaled to the time it needed for what it did."""
+        """Seconds of its time for a prompt token and for an output token: as fitted, else as configured, else scaled to what it needed so far."""
+        if self.fitted is not None:
+            return self.fitted
         prefill, decode = self._believed
         configured = self.settings.prefill_seconds is not None and self.settings.decode_seconds is not None
         if configured or self._busy < 1.0 or self._work <= 0:

@@ -113,3 +113,16 @@ class Fleet:
             for model in each.models if each.up else ():
                 found.setdefault(model, []).append(each)
         return dict(sorted(found.items()))
+
+    def describe(self) -> dict[str, dict[str, float | None]]:
+        """The sizes of each backend as far as they are known, for the recording: a replay needs them."""
+        found: dict[str, dict[str, float | None]] = {}
+        for name, each in self.backends.items():
+            seen = each.reported
+            found[name] = {
+                "kv_blocks": each.settings.kv_blocks or (seen.kv_blocks if seen is not None else None),
+                "block_tokens": seen.block_tokens if seen is not None else None,
+                "max_running": each.settings.max_running,
+                "max_outstanding": each.settings.max_outstanding,
+            }
+        return found

@@ -6,6 +6,7 @@ in it). A file is complete when its name is there; the operating system still ha
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,6 +49,8 @@ class Recorder:
         self.written = self.lost = 0
         self._next = 0
         self._over = asyncio.Event()
+        self.fleet: Callable[[], dict[str, Any]] = dict  # what the backends are, for whoever replays
+        self._described = "{}"
         self._task: asyncio.Task[None] | None = None
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -150,8 +153,20 @@ class Recorder:
         for each in wholes[: -self.settings.keep_files]:
             each.unlink()
 
+    def _write_fleet(self, described: str) -> None:
+        partial = self.folder / ".writing-fleet.json"
+        partial.write_text(described, encoding="utf-8")
+        partial.replace(self.folder / "fleet.json")
+
     async def flush(self) -> None:
         """Write what has come since the last flush. A disk that refuses is logged, and the rows are kept for the next time."""
+        described = json.dumps(self.fleet(), indent=1)
+        if described != self._described:
+            try:
+                await asyncio.to_thread(self._write_fleet, described)
+                self._described = described
+            except OSError as error:
+                self._log.often("recording not written", because=str(error))
         if not self._rows:
             return
         rows, self._rows = self._rows, []

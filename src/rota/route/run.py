@@ -47,6 +47,7 @@ class Running:
         if recording is not None:
             folder = settings.folder / Path(recording.folder).expanduser()
             self.router.recorder = Recorder(recording, folder, settings.written.prefix.block_tokens, self.log)
+            self.router.recorder.fleet = self.router.fleet.describe
         self.watch = Watch(self.router.fleet, self.log, self.router.clock, self.router.refreshed)
         self.port = settings.port
         self._listed: dict[str, tuple[BackendSettings, ...]] = {"static": settings.backends, "dns": ()}

@@ -52,7 +52,9 @@ def open_recording(folder: Path) -> tuple[Table, tuple[str, ...]]:
         raise InputError(f"{folder}: none of its {len(every):,} requests was served to its end")
     notices = []
     if left := len(every) - len(served):
-        notices.append(f"{folder.name}: {left:,} of {len(every):,} requests are left out: not served to their end, or without tokens")
+        notices.append(
+            f"{folder.name}: {left:,} of {len(every):,} requests are left out: not served to their end, or without tokens"
+        )
     sizes = [name for name in served.columns if _BLOCKS.fullmatch(name)]
     if len(sizes) > 1:
         served = served.drop(sizes)
