@@ -7,7 +7,6 @@ conversations (same arrivals, lengths and think times) are sent once under each 
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -79,7 +78,8 @@ def fleet(folder: Path, slower: float, noise: float) -> Iterator[tuple[int, Path
         for number, speed in enumerate(SPEEDS):
             port = free_port()
             options = ("--slower", str(slower / speed), "--noise", str(noise), "--seed", str(number))
-            started.append(subprocess.Popen([sys.executable, "-m", "rota.cli.main", "engine", "--port", str(port), *options], stdout=subprocess.DEVNULL, env=dict(os.environ)))  # fmt: skip
+            command = [sys.executable, "-m", "rota.cli.main", "engine", "--port", str(port), *options]
+            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             backends.append({"name": f"engine-{speed:g}", "url": f"http://127.0.0.1:{port}"})
         for each in backends:
             wait_for(int(str(each["url"]).rpartition(":")[2]))

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +212,74 @@ def test_a_large_answer_and_a_large_request(tmp_path: Path) -> None:
 async def _pieces(count: int, size: int) -> Any:
     for _ in range(count):
         yield b"x" * size
+
+
+def test_a_client_that_does_not_read_is_cut(tmp_path: Path) -> None:
+    async def run() -> None:
+        stub = Stub(tokens=60_000)
+        async with routed(tmp_path, [stub], timeouts={"client": 0.3}) as setup:
+            _, writer = await asyncio.open_connection("127.0.0.1", setup.running.port, limit=2**16)
+            body = json.dumps(STREAM).encode()
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            await until(lambda: setup.running.router.fleet.outstanding == 1)
+            await until(lambda: setup.running.router.fleet.outstanding == 0)
+            await until(lambda: stub.left == 1)
+            assert setup.log.of("slow client cut")
+            assert setup.running.router.fleet.backends["a"].failed == 0  # not the backend's fault
+            writer.transport.abort()
+
+    asyncio.run(run())
+
+
+def test_a_moved_backend_gets_no_connection_of_its_old_address(tmp_path: Path) -> None:
+    async def run() -> None:
+        old, new = Stub(tokens=30, pause=0.01), Stub()
+        await new.start()
+        async with routed(tmp_path, [old]) as setup:
+            stream = asyncio.create_task(read_stream(setup))
+            await until(lambda: old.running == 1)
+            setup.write({"backends": [{"name": "a", "url": new.url}]})
+            setup.running.reload()
+            assert (await stream).endswith(b"data: [DONE]\n\n")
+            await until(lambda: setup.running.router.ready)
+            for _ in range(3):
+                async with chat(setup) as answer:
+                    assert answer.status == 200
+            assert (len(old.seen), len(new.seen)) == (1, 3)
+        await new.stop()
+
+    asyncio.run(run())
+
+
+async def read_stream(setup: Any) -> bytes:
+    async with chat(setup, STREAM) as answer:
+        return bytes(await answer.read())
+
+
+def test_tls_to_the_backend_and_to_the_client(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on PATH: no certificate can be made")
+    made = subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        cwd=tmp_path, capture_output=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    inner.mkdir()
+    outer.mkdir()
+
+    async def run() -> None:
+        own = {"tls_cert": "../cert.pem", "tls_key": "../key.pem"}
+        async with routed(inner, [Stub()], **own) as engine:  # a router with TLS stands for an engine with TLS
+            url = f"https://127.0.0.1:{engine.running.port}"
+            for tls, works in (({"ca": "../cert.pem"}, True), ({}, False), ({"verify": False}, True)):
+                backends = [{"name": "a", "url": url, "tls": tls}]
+                async with routed(outer, [], backends=backends) as setup, chat(setup, STREAM) as answer:
+                    assert (answer.status == 200) == works
+                    assert (b"[DONE]" in await answer.read()) == works
+
+    asyncio.run(run())

@@ -39,7 +39,7 @@ def exchange(
     async def run() -> object:
         wire = Wire()
         connection.connection_made(wire)
-        connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", head_only=head_only, first_byte=5, idle=5, client=5)
+        connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", head_only=head_only, first_byte=5, idle=5)
         for piece in pieces:
             connection.data_received(piece)
         if closed:
@@ -147,7 +147,7 @@ def test_silence_ends_by_the_clock() -> None:
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
         pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, 1.0)
         connection = await pool.take()
-        connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", head_only=False, first_byte=0.05, idle=1, client=1)
+        connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", head_only=False, first_byte=0.05, idle=1)
         try:
             await connection.head()
         except UpstreamError as error:

@@ -46,7 +46,7 @@ class Backend:
     def change(self, settings: BackendSettings, written: Document, folder: Path) -> None:
         """New settings; the account, and requests on their way, stay."""
         self.settings, self.written = settings, written
-        self.pool.close()
+        self.pool.retire()
         self.context = client_context(settings, folder, self.name)
         self.pool = Pool(settings.url, self.context, written.timeouts.connect)
         self.breaker.settings = written.breaker

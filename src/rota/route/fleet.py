@@ -98,7 +98,7 @@ class Fleet:
         for each in (*self.backends.values(), *self.leaving):
             each.pool.sweep(now)
         for each in [each for each in self.leaving if not each.outstanding]:
-            each.pool.close()
+            each.pool.retire()
             self.leaving.remove(each)
 
     @property

@@ -1,5 +1,6 @@
 """A request on its way through the router: what is known of it, and when it got where. Times are seconds on the router's clock."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
     from rota.route.tenants import Tenant
 
 NAN = float("nan")
+NEVER = float("inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +48,8 @@ class Job:
     outcome: str = ""
     costs: dict[str, float] = field(default_factory=dict)
     decided_by: str = ""
-    decision_seconds: float = 0.0
+    transport: asyncio.BaseTransport | None = None  # to its client, while an answer is streamed there
+    writing: float = NEVER  # since when a piece of the answer has been on its way to the client
     tried: set[int] = field(default_factory=set)  # ids of backends that failed it
 
     @property

@@ -9,10 +9,10 @@ from rota.route.answers import Events, usage
 from rota.route.ask import JSON_PATHS, Ask, read_ask, read_limits
 from rota.route.backend import Backend
 from rota.route.headers import METHODS, request_head, response_headers
-from rota.route.job import Job
+from rota.route.job import NEVER, Job
 from rota.route.problems import Problem
 from rota.route.router import Router
-from rota.route.upstream import Connection, Head, UpstreamError
+from rota.route.upstream import Connection, Head, Pool, UpstreamError
 
 
 class _Failed(Exception):
@@ -117,8 +117,9 @@ async def _try(exchange: Exchange) -> web.StreamResponse:
     backend = exchange.job.backend
     assert backend is not None
     connection: Connection | None = None
+    pool = backend.pool  # a reload may give the backend another one
     try:
-        connection, head = await _ask(exchange, backend)
+        connection, head = await _ask(exchange, backend, pool)
         if head.event_stream and head.status == 200:
             return await _stream_events(exchange, connection, head)
         return await _answer(exchange, connection, head)
@@ -126,17 +127,17 @@ async def _try(exchange: Exchange) -> web.StreamResponse:
         raise _Failed(error.why, str(error)) from None
     finally:
         if connection is not None:
-            backend.pool.give(connection)
+            pool.give(connection)
 
 
-async def _ask(exchange: Exchange, backend: Backend) -> tuple[Connection, Head]:
+async def _ask(exchange: Exchange, backend: Backend, pool: Pool) -> tuple[Connection, Head]:
     """Send the request and wait for the head of the answer. A kept connection that the engine had closed meanwhile is replaced once."""
     router, request = exchange.router, exchange.request
     timeouts = router.settings.written.timeouts
     head = request_head(
         request.method,
-        backend.pool.prefix + exchange.target,
-        backend.pool.authority,
+        pool.prefix + exchange.target,
+        pool.authority,
         request.raw_headers,
         backend.settings.api_key,
         router.tenants.keys is None,
@@ -144,7 +145,7 @@ async def _ask(exchange: Exchange, backend: Backend) -> tuple[Connection, Head]:
     )
     fresh = False
     while True:
-        connection = await backend.pool.take(fresh)
+        connection = await pool.take(fresh)
         try:
             connection.send(
                 head,
@@ -152,11 +153,10 @@ async def _ask(exchange: Exchange, backend: Backend) -> tuple[Connection, Head]:
                 head_only=request.method == "HEAD",
                 first_byte=timeouts.first_byte,
                 idle=timeouts.idle,
-                client=timeouts.client,
             )
             return connection, await connection.head()
         except UpstreamError as error:
-            backend.pool.give(connection)
+            pool.give(connection)
             if not error.stale or fresh:
                 raise
             fresh = True
@@ -220,6 +220,7 @@ async def _stream_events(exchange: Exchange, connection: Connection, head: Head)
     """A stream of events, each passed on when it is whole."""
     router, job, backend = exchange.router, exchange.job, exchange.job.backend
     assert backend is not None
+    job.transport = exchange.request.transport
     events = Events()
     response: web.StreamResponse | None = None
     telling = router.decisions.wants_progress
@@ -238,7 +239,9 @@ async def _stream_events(exchange: Exchange, connection: Connection, head: Head)
             job.generated = events.count
             if telling:
                 router.decisions.progressed(job)
+            job.writing = job.last_byte
             await response.write(ready)
+            job.writing = NEVER
         if response is None:
             response = await _begin(exchange, head)
         if rest := events.rest():
@@ -248,11 +251,8 @@ async def _stream_events(exchange: Exchange, connection: Connection, head: Head)
             raise
         router.failed(job, error.why)
         job.outcome = "cut"
-        if error.why != "slow client":
-            text = f"the backend failed in the middle of the answer: {error}"
-            await response.write(Problem(502, text, code="backend_failed").event())
-        else:
-            _hang_up(exchange)
+        text = f"the backend failed in the middle of the answer: {error}"
+        await response.write(Problem(502, text, code="backend_failed").event())
         return response
     finally:
         _count(job, events)
@@ -274,12 +274,15 @@ async def _stream_bytes(exchange: Exchange, connection: Connection, head: Head, 
     """A large answer: passed on as it comes; where it is cut, the client's connection is cut as well."""
     router, job, backend = exchange.router, exchange.job, exchange.job.backend
     assert backend is not None
+    job.transport = exchange.request.transport
     response = await _begin(exchange, head)
     piece = first
     try:
         while piece:
             _came(exchange, backend)
+            job.writing = job.last_byte
             await response.write(piece)
+            job.writing = NEVER
             piece = await connection.read()
     except UpstreamError as error:
         router.failed(job, error.why)

@@ -1,5 +1,6 @@
 """The router: everything it knows, and what happens to a request from its arrival to its end."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -265,6 +266,15 @@ class Router:
                 prompt_tokens=int(prompt),
                 output_tokens=int(output),
             )
+
+    def cut_slow_clients(self) -> None:
+        """Hang up on clients that have not taken a piece of their answer for too long: their backends' slots are wanted."""
+        since = self.clock() - self.settings.written.timeouts.client
+        for backend in (*self.fleet.backends.values(), *self.fleet.leaving):
+            for job in backend.outstanding.values():
+                if job.writing < since and isinstance(job.transport, asyncio.Transport):
+                    self.log.often("slow client cut", request=job.id, tenant=job.tenant.name)
+                    job.transport.abort()
 
     @property
     def ready(self) -> bool:

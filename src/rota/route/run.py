@@ -165,6 +165,7 @@ class Running:
             await asyncio.sleep(TICK)
             self.router.fleet.sweep(asyncio.get_running_loop().time())
             self.router.line.pump()
+            self.router.cut_slow_clients()
             stamp = self._stamp()
             if stamp is not None and stamp != self._seen:
                 self._seen = stamp

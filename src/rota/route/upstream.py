@@ -15,7 +15,7 @@ HEAD_MOST = 64 * 1024  # bytes of a response head, or of a chunk's size line
 BUFFER_MOST = 256 * 1024  # bytes read ahead of the client; then the backend waits
 IDLE_SECONDS = 4.0  # shorter than the 5 s after which uvicorn, vLLM's server, closes an idle connection
 
-Why = Literal["refused", "closed", "timeout", "protocol", "slow client"]
+Why = Literal["refused", "closed", "timeout", "protocol"]
 
 
 class UpstreamError(Exception):
@@ -56,14 +56,14 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._pieces: deque[bytes] = deque()
         self._size = 0
-        self._paused_at: float | None = None
+        self._paused = False
         self._head: Head | None = None
         self._error: UpstreamError | None = None
         self._left = 0  # bytes of the body or the chunk still to come
         self._mode: Literal["head", "length", "size", "chunk", "end", "trailer", "close", "done"] = "done"
         self._keep = True
         self._no_body = False
-        self._first_byte_seconds = self._idle_seconds = self._client_seconds = 0.0
+        self._first_byte_seconds = self._idle_seconds = 0.0
 
     # -- asyncio's side -------------------------------------------------------------------------------------------
 
@@ -93,21 +93,19 @@ class Connection(asyncio.Protocol):
         except (ValueError, UnicodeDecodeError) as error:
             self._fail(UpstreamError("protocol", f"the backend's answer is not HTTP/1.1: {error}"))
             self.abort()
-        if self._size > BUFFER_MOST and self._paused_at is None and self._transport is not None:
-            self._paused_at = self.touched
+        if self._size > BUFFER_MOST and not self._paused and self._transport is not None:
+            self._paused = True
             self._transport.pause_reading()
         self._wake()
 
     # -- the proxy's side -----------------------------------------------------------------------------------------
 
-    def send(
-        self, request: bytes, body: bytes, *, head_only: bool, first_byte: float, idle: float, client: float
-    ) -> None:
+    def send(self, request: bytes, body: bytes, *, head_only: bool, first_byte: float, idle: float) -> None:
         """Write a request and start its clocks (seconds)."""
         assert self._transport is not None
         self._reset()
         self._mode, self._no_body = "head", head_only
-        self._first_byte_seconds, self._idle_seconds, self._client_seconds = first_byte, idle, client
+        self._first_byte_seconds, self._idle_seconds = first_byte, idle
         self.touched = self._loop.time()
         if len(body) < 4096:
             self._transport.write(request + body)
@@ -134,8 +132,8 @@ class Connection(asyncio.Protocol):
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
-        if self._paused_at is not None and self._transport is not None:
-            self._paused_at = None
+        if self._paused and self._transport is not None:
+            self._paused = False
             self.touched = self._loop.time()
             self._transport.resume_reading()
         return data
@@ -178,24 +176,21 @@ class Connection(asyncio.Protocol):
 
     def _look(self) -> None:
         """One timer a request, set again only when it fires: a piece of an answer costs no timer."""
-        now = self._loop.time()
-        if self._paused_at is not None:
-            since, limit, error = self._paused_at, self._client_seconds, UpstreamError("slow client", "does not read")
-        elif self._head is None:
-            text = f"no answer within {self._first_byte_seconds:g} s"
-            since, limit, error = self.touched, self._first_byte_seconds, UpstreamError("timeout", text)
-        else:
-            text = f"silent for {self._idle_seconds:g} s in the middle of an answer"
-            since, limit, error = self.touched, self._idle_seconds, UpstreamError("timeout", text)
-        if self._mode == "done" and self._paused_at is None:
-            self._timer = None
+        self._timer = None
+        if self._mode == "done":
             return
-        if now - since >= limit - 1e-3:
-            self._fail(error)
+        now = self._loop.time()
+        if self._paused:
+            self.touched = now  # it is the client that is slow, and the router that looks after it
+        waiting = self._head is None
+        limit = self._first_byte_seconds if waiting else self._idle_seconds
+        if now - self.touched >= limit - 1e-3:
+            text = f"no answer within {limit:g} s" if waiting else f"silent for {limit:g} s in the middle of an answer"
+            self._fail(UpstreamError("timeout", text))
             self.abort()
             self._wake()
             return
-        again = min(since + limit - now, self._idle_seconds, self._client_seconds)
+        again = min(self.touched + limit - now, self._idle_seconds)
         self._timer = self._loop.call_later(max(again, 1e-3), self._look)
 
     def _feed(self, data: bytes) -> None:
@@ -321,6 +316,7 @@ class Pool:
         self._context = context
         self._connect_seconds = connect_seconds
         self._idle: list[Connection] = []
+        self._retired = False
 
     async def take(self, fresh: bool = False) -> Connection:
         """A connection that is free, or a new one. Raises UpstreamError where none can be made."""
@@ -347,7 +343,7 @@ class Pool:
     def give(self, connection: Connection) -> None:
         """Put a connection back, or close it where its answer is not over."""
         connection.rest()
-        if connection.reusable:
+        if connection.reusable and not self._retired:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:
@@ -363,8 +359,13 @@ class Pool:
                 kept.append(each)
         self._idle = kept
 
+    def retire(self) -> None:
+        """Close the idle ones now, and those at work when they come back: the backend has another address or other settings."""
+        self._retired = True
+        self.close()
+
     def close(self) -> None:
-        """Close the idle ones; those at work are closed when they come back."""
+        """Close the idle ones."""
         for each in self._idle:
             each.abort()
         self._idle.clear()
