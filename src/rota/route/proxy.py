@@ -14,6 +14,8 @@ from rota.route.problems import Problem
 from rota.route.router import Router
 from rota.route.upstream import Connection, Head, Pool, UpstreamError
 
+CONGESTED = 64 * 1024  # bytes not yet taken by a client, from which on it is waited for
+
 
 class _Failed(Exception):
     """A try failed before anything went out; `answer` is what the engine said, if it said something whole."""
@@ -121,7 +123,7 @@ async def _try(exchange: Exchange) -> web.StreamResponse:
     try:
         connection, head = await _ask(exchange, backend, pool)
         if head.event_stream and head.status == 200:
-            return await _stream_events(exchange, connection, head)
+            return await _EventStream(exchange, connection, head).run()
         return await _answer(exchange, connection, head)
     except UpstreamError as error:
         raise _Failed(error.why, str(error)) from None
@@ -216,60 +218,6 @@ async def _begin(exchange: Exchange, head: Head) -> web.StreamResponse:
     return response
 
 
-async def _stream_events(exchange: Exchange, connection: Connection, head: Head) -> web.StreamResponse:
-    """A stream of events, each passed on when it is whole."""
-    router, job, backend = exchange.router, exchange.job, exchange.job.backend
-    assert backend is not None
-    job.transport = exchange.request.transport
-    events = Events()
-    response: web.StreamResponse | None = None
-    telling = router.decisions.wants_progress
-    meter = router.meters.gaps(job.model)
-    try:
-        while piece := await connection.read():
-            ready = events.whole(piece)
-            if not ready:
-                continue
-            before = job.last_byte
-            _came(exchange, backend)
-            if response is None:
-                response = await _begin(exchange, head)
-            elif (new := events.count - job.generated) > 0:
-                meter.add((job.last_byte - before) / new, new)
-            job.generated = events.count
-            if telling:
-                router.decisions.progressed(job)
-            job.writing = job.last_byte
-            await response.write(ready)
-            job.writing = NEVER
-        if response is None:
-            response = await _begin(exchange, head)
-        if rest := events.rest():
-            await response.write(rest)
-    except UpstreamError as error:
-        if response is None:
-            raise
-        router.failed(job, error.why)
-        job.outcome = "cut"
-        text = f"the backend failed in the middle of the answer: {error}"
-        await response.write(Problem(502, text, code="backend_failed").event())
-        return response
-    finally:
-        _count(job, events)
-    router.answered(job)
-    job.outcome = "complete"
-    await response.write_eof()
-    return response
-
-
-def _count(job: Job, events: Events) -> None:
-    """Tokens as the engine counted them; otherwise events stand for tokens, less the one that says the stream is done."""
-    if (said := events.usage()) is not None:
-        job.counted_prompt, job.counted_output, job.cached_tokens = said
-    else:
-        job.generated = max(events.count - 1, 0)
-
-
 async def _stream_bytes(exchange: Exchange, connection: Connection, head: Head, first: bytes) -> web.StreamResponse:
     """A large answer: passed on as it comes; where it is cut, the client's connection is cut as well."""
     router, job, backend = exchange.router, exchange.job, exchange.job.backend
@@ -299,3 +247,91 @@ def _hang_up(exchange: Exchange) -> None:
     transport = exchange.request.transport
     if transport is not None:
         transport.abort()
+
+
+class _EventStream:
+    """A stream of events, each passed on when it is whole.
+
+    The first events go the usual way. After that pieces go from socket to socket in one callback, without waking the request's task, as
+    long as the client takes them; when it does not, the usual way waits for it.
+    """
+
+    def __init__(self, exchange: Exchange, connection: Connection, head: Head) -> None:
+        self.exchange, self.connection, self.head = exchange, connection, head
+        self.router, self.job = exchange.router, exchange.job
+        assert exchange.job.backend is not None
+        self.backend = exchange.job.backend
+        self.events = Events()
+        self.telling = self.router.decisions.wants_progress
+        self.gaps = self.router.meters.gaps(self.job.model)
+        self.chunked = head.length is None and exchange.request.version >= (1, 1)
+        self.transport = self.job.transport = exchange.request.transport
+
+    async def run(self) -> web.StreamResponse:
+        response: web.StreamResponse | None = None
+        try:
+            while piece := await self.connection.read():
+                if not (ready := self._take(piece)):
+                    continue
+                if response is None:
+                    response = await _begin(self.exchange, self.head)
+                self.job.writing = self.job.last_byte
+                await response.write(ready)
+                self.job.writing = NEVER
+                if self.transport is not None and self.transport.get_write_buffer_size() < CONGESTED:
+                    self.connection.sink = self._pass_on
+            if response is None:
+                response = await _begin(self.exchange, self.head)
+            if rest := self.events.rest():
+                await response.write(rest)
+        except UpstreamError as error:
+            if response is None:
+                raise
+            return await self._break_off(response, error)
+        finally:
+            self.connection.sink = None
+            _count(self.job, self.events)
+        self.router.answered(self.job)
+        self.job.outcome = "complete"
+        await response.write_eof()
+        return response
+
+    def _take(self, piece: bytes) -> bytes:
+        """The whole events that a piece completes, counted."""
+        ready = self.events.whole(piece)
+        if ready:
+            job, count, before = self.job, self.events.count, self.job.last_byte
+            _came(self.exchange, self.backend)
+            new = count - job.generated
+            if new > 0 and before == before:
+                self.gaps.add((job.last_byte - before) / new, new)
+            job.generated = count
+            if self.telling:
+                self.router.decisions.progressed(job)
+        return ready
+
+    def _pass_on(self, piece: bytes) -> bool:
+        """Write a piece to the client at once. False where the client is slow or gone: the next pieces wait for it."""
+        transport = self.transport
+        if transport is None:
+            return False
+        ready = self._take(piece)
+        if ready:
+            transport.write(b"%x\r\n%b\r\n" % (len(ready), ready) if self.chunked else ready)
+        return not transport.is_closing() and transport.get_write_buffer_size() < CONGESTED
+
+    async def _break_off(self, response: web.StreamResponse, error: UpstreamError) -> web.StreamResponse:
+        """The backend failed: half an event is dropped, and one event says so."""
+        self.router.failed(self.job, error.why)
+        self.job.outcome = "cut"
+        text = f"the backend failed in the middle of the answer: {error}"
+        await response.write(Problem(502, text, code="backend_failed").event())
+        return response
+
+
+def _count(job: Job, events: Events) -> None:
+    """Tokens as the engine counted them; otherwise events stand for tokens, less the one that says the stream is done."""
+    if (said := events.usage()) is not None:
+        job.counted_prompt, job.counted_output, job.cached_tokens = said
+    else:
+        job.generated = max(events.count - 1, 0)

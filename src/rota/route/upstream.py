@@ -7,6 +7,7 @@ encodings that are passed on unread here. What is read: the status line, the fra
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -39,7 +40,10 @@ class Head:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time: `send`, then `head`, then `read` until it gives nothing."""
+    """One connection, one request at a time: `send`, then `head`, then `read` until it gives nothing.
+
+    While `sink` is set it is given the pieces of the body as they come, without waking the reader, until it answers False.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -57,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._paused = False
+        self.sink: Callable[[bytes], bool] | None = None
         self._head: Head | None = None
         self._error: UpstreamError | None = None
         self._left = 0  # bytes of the body or the chunk still to come
@@ -93,6 +98,11 @@ class Connection(asyncio.Protocol):
         except (ValueError, UnicodeDecodeError) as error:
             self._fail(UpstreamError("protocol", f"the backend's answer is not HTTP/1.1: {error}"))
             self.abort()
+        if self.sink is not None and self._pieces:
+            if not self.sink(self._take()):
+                self.sink = None
+            elif not self._over():
+                return  # nobody has to be woken
         if self._size > BUFFER_MOST and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -129,13 +139,17 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._wait()
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
+        data = self._take()
         if self._paused and self._transport is not None:
             self._paused = False
             self.touched = self._loop.time()
             self._transport.resume_reading()
+        return data
+
+    def _take(self) -> bytes:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
         return data
 
     @property
@@ -194,6 +208,8 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(max(again, 1e-3), self._look)
 
     def _feed(self, data: bytes) -> None:
+        if self._mode == "size" and not self._buffer and self._one_chunk(data):
+            return
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         position = 0
@@ -225,6 +241,20 @@ class Connection(asyncio.Protocol):
                     return
                 self._take_line(data[position:end])
                 position = end + 2
+
+    def _one_chunk(self, data: bytes) -> bool:
+        """Take a piece that is one chunk and nothing else, as engines write an event; whether it was that."""
+        end = data.find(b"\r\n", 0, 8)
+        if end <= 0 or not data.endswith(b"\r\n") or not data[:end].isalnum():
+            return False
+        size = int(data[:end], 16)
+        if not size or len(data) != end + size + 4:
+            return False
+        self._give(data[end + 2 : -2])
+        return True
+
+    def _over(self) -> bool:
+        return self._mode == "done"
 
     def _keep_rest(self, rest: bytes) -> None:
         if len(rest) > HEAD_MOST:
