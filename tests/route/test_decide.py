@@ -169,6 +169,24 @@ def test_least_work_knows_sizes_and_progress() -> None:
     assert live.choose(job(3), fleet, 0.0).costs["h1"] == pytest.approx(0.5)
 
 
+def test_rates_are_learned_from_the_time_that_work_took() -> None:
+    """An engine that is never idle learns the same as one that is idle between requests."""
+    learned = []
+    for overlap in (0.0, 0.5):
+        [host] = backends(1)
+        now = 0.0
+        for number in range(200):
+            each = job(number, prompt_tokens=1000.0, first_byte=0.0, counted_output=100)
+            host.start(each, now)
+            if overlap:
+                host.start(job(-1 - number), now + 0.1)
+            host.end(each, now + 0.28)  # twice what the first belief says
+            now += 0.28
+        learned.append(host.rates())
+    assert learned[0] == pytest.approx(learned[1], rel=1e-6)
+    assert learned[0] == pytest.approx((2e-4, 8e-4))
+
+
 @pytest.mark.parametrize("how", ["nan", "raise", "shape"])
 def test_a_policy_that_fails_is_replaced_for_that_decision(how: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(USER)

@@ -114,9 +114,9 @@ class Backend:
             self._work += (
                 max(prompt, 0.0) * self._believed[0] + (job.counted_output or job.generated) * self._believed[1]
             )
-        if self._busy_since is not None and not self.outstanding:
+        if self._busy_since is not None:
             self._busy += now - self._busy_since
-            self._busy_since = None
+            self._busy_since = now if self.outstanding else None
             if self._busy > RATE_MEMORY:
                 keep = RATE_MEMORY / self._busy
                 self._busy, self._work = self._busy * keep, self._work * keep

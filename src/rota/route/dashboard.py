@@ -24,7 +24,7 @@ def picture(router: Router) -> dict[str, Any]:
         "seconds": now,
         "draining": router.draining,
         "policy": router.decisions.name,
-        "hold": type(router.decisions.hold).__name__,
+        "hold": router.decisions.hold_name,
         "waiting": len(router.line),
         "outstanding": router.fleet.outstanding,
         "decisions": router.decisions.asked,

@@ -88,6 +88,7 @@ class Choice:
     backend: Backend | None
     costs: dict[str, float]
     by: str
+    full: tuple[str, ...] = ()  # backends at their limit, whatever their cost
 
 
 @dataclass
@@ -127,6 +128,11 @@ class Decisions:
         return _spelt(self.settings.place)
 
     @property
+    def hold_name(self) -> str:
+        """The hold policy as configured."""
+        return _spelt(self.settings.hold)
+
+    @property
     def wants_blocks(self) -> bool:
         """Whether the prefix index has to be kept."""
         return "cached_tokens" in self.place.reads
@@ -158,7 +164,8 @@ class Decisions:
             if free and cost != math.inf and (best is None or key < best):
                 best, chosen = key, backend
         self._took(perf_counter() - began)
-        return Choice(chosen, {each.name: float(cost) for each, cost in zip(backends, costs, strict=True)}, by)
+        full = tuple(each.name for each, free in zip(backends, open_, strict=True) if not free)
+        return Choice(chosen, {each.name: float(cost) for each, cost in zip(backends, costs, strict=True)}, by, full)
 
     def _costs(self, place: Place, job: Job, backends: Sequence[Backend], now: float) -> npt.NDArray[np.float64]:
         hosts: dict[str, npt.NDArray[Any]] = {

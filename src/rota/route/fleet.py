@@ -17,6 +17,7 @@ class Fleet:
         self.backends: dict[str, Backend] = {}
         self.leaving: list[Backend] = []  # taken from the list, still answering
         self._ids: dict[str, int] = {}
+        self.started = False  # backends that are there from the start share the load at once
         self.changed: list[Callable[[Backend, bool], None]] = []  # told of each backend that comes or goes
 
     def change(self, written: Document, listed: Iterable[BackendSettings]) -> None:
@@ -47,14 +48,14 @@ class Fleet:
             back.draining = False
             back.change(settings, self.written, self.folder)
         joined = back or Backend(id, settings, self.written, self.folder)
-        if self.backends:
+        if self.started:
             joined.warm_since = self._clock()
         self._tell(joined, True)
         return joined
 
     def came_up(self, backend: Backend) -> None:
         """A backend is up again, or for the first time: it starts slowly, and is not paid back the turns that it missed."""
-        if any(each.up for each in self.backends.values() if each is not backend):
+        if self.started and any(each.up for each in self.backends.values() if each is not backend):
             backend.warm_since = self._clock()
         self._level(backend)
         self._tell(backend, True)

@@ -187,6 +187,7 @@ class Router:
                 "backend": backend.name,
                 "by": choice.by,
                 "costs": choice.costs,
+                "full": choice.full,
             }
         )
 

@@ -4,6 +4,7 @@ Each backend has its own two tasks: one that hangs delays nobody else's check, a
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 
 import aiohttp
@@ -40,6 +41,7 @@ class Watch:
             connector=aiohttp.TCPConnector(limit=0, force_close=True, use_dns_cache=False), trust_env=False
         )
         await asyncio.gather(*(self._check(each) for each in self._fleet.backends.values()))
+        self._fleet.started = True
         self.follow()
 
     def follow(self) -> None:
@@ -150,6 +152,6 @@ class Watch:
         except TimeoutError:
             return 0, b"", f"no answer within {seconds:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            system = getattr(error, "os_error", None) or error
-            said = getattr(system, "strerror", None) or type(error).__name__
+            number = getattr(getattr(error, "os_error", None) or error, "errno", None)
+            said = os.strerror(number).lower() if isinstance(number, int) and number > 0 else type(error).__name__
             return 0, b"", f"not reached ({said})"
