@@ -190,6 +190,37 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory(pid: int) -> float:
+    """Resident MiB of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def leaver(port: int) -> None:
+    """A client that leaves in the middle of a stream."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    writer.write(head.encode() + BODY)
+    await reader.read(100)
+    writer.transport.abort()
+
+
+async def soak(port: int, pid: int, rate: float, seconds: float) -> None:
+    """Streams at a rate, a tenth of whose clients leave; the router's memory every tenth of the time."""
+    end, shown = time.perf_counter() + seconds, 0
+    while (now := time.perf_counter()) < end:
+        await streams({"rota route": port}, rate, 5.0)
+        await asyncio.gather(*(leaver(port) for _ in range(int(rate * 0.5))))
+        if (done := int(10 * (1 - (end - now) / seconds))) >= shown:
+            shown = done + 1
+            print(f"  {seconds - (end - now):5.0f} s: {memory(pid):.1f} MiB", flush=True)
+    await asyncio.sleep(2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    page = (await reader.read()).decode()
+    writer.close()
+    print("  " + next(line for line in page.splitlines() if line.startswith("rota_backend_outstanding{")))
+
+
 def percentile(values: list[float], share: float) -> float:
     ranked = sorted(values)
     return ranked[min(int(share * len(ranked)), len(ranked) - 1)]
@@ -248,6 +279,9 @@ def main() -> None:
     parser.add_argument(
         "--against", action="append", default=[], metavar="NAME=PORT", help="another router, already running"
     )
+    parser.add_argument(
+        "--soak", type=float, metavar="SECONDS", help="instead: memory under streams and clients that leave"
+    )
     given = parser.parse_args()
     if given.engine:
         with contextlib.suppress(KeyboardInterrupt):
@@ -260,6 +294,9 @@ def main() -> None:
         if given.record:
             settings["recording"] = {"folder": "recording"}
         with processes(Path(folder), settings) as (engine, router, pid):
+            if given.soak:
+                asyncio.run(soak(router, pid, given.rate, given.soak))
+                return
             report(engine, router, pid, others, given.rate, given.seconds)
 
 
