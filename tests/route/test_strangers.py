@@ -1,6 +1,7 @@
 """What strangers send: always a 4xx in OpenAI's form, never a traceback, nothing internal passed on, nothing secret shown."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ async def raw(port: int, data: bytes) -> tuple[int, bytes, bytes]:
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 GOOD = json.dumps(CHAT).encode()
+BOMB = gzip.compress(b" " * 100_000_000)
 WRONG: dict[str, bytes] = {
     "malformed JSON": POST + b'Content-Length: 9\r\n\r\n{"model":',
     "not an object": POST + b"Content-Length: 2\r\n\r\n[]",
@@ -65,6 +67,9 @@ WRONG: dict[str, bytes] = {
     "a limit that is nan": POST + b"x-slo-ttft-ms: nan\r\nContent-Length: 2\r\n\r\n{}",
     "a priority that is no number": POST + b"x-priority: high\r\nContent-Length: 2\r\n\r\n{}",
     "a session without end": POST + b"x-session-id: " + b"s" * 1000 + b"\r\nContent-Length: 2\r\n\r\n{}",
+    "gzip that is none": POST + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+    "a gzip bomb": POST + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(BOMB), BOMB),
+    "an unknown encoding": POST + b"Content-Encoding: rot13\r\nContent-Length: 2\r\n\r\n{}",
     "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
 }
 

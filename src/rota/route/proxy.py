@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from rota.route.answers import Events, usage
 from rota.route.ask import JSON_PATHS, Ask, read_ask, read_limits
@@ -14,6 +15,13 @@ from rota.route.problems import Problem
 from rota.route.router import Router
 from rota.route.upstream import Connection, Head, Pool, UpstreamError
 
+ENCODINGS = (
+    "identity",
+    "gzip",
+    "deflate",
+    "br",
+    "zstd",
+)  # that the server undoes before we read; others would reach the engine
 CONGESTED = 64 * 1024  # bytes not yet taken by a client, from which on it is waited for
 
 
@@ -71,28 +79,37 @@ async def forward(router: Router, request: web.BaseRequest, path: str) -> web.St
 
 
 async def read_body(router: Router, request: web.BaseRequest) -> bytes:
-    """The whole body. Raises Problem: 413 too large, 408 too slow."""
+    """The whole body. Raises Problem: 413 too large, 408 too slow, 415 in an unknown encoding, 400 damaged."""
     most = router.settings.written.bodies.request_bytes
-    too_large = Problem(413, f"the body is larger than {most} bytes", "invalid_request_error", code="body_too_large")
     if request.content_length is not None and request.content_length > most:
-        raise too_large
+        raise _too_large(most)
+    if request.headers.get("Content-Encoding", "identity").lower() not in ENCODINGS:
+        raise Problem(415, f"the body's encoding must be one of {', '.join(ENCODINGS)}", "invalid_request_error")
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if not request.body_exists:
         return b""
     pieces, size = [], 0
     try:
-        async with asyncio.timeout(router.settings.written.timeouts.body):
-            while piece := await request.content.readany():
-                size += len(piece)
-                if size > most:
-                    raise too_large
-                pieces.append(piece)
+        if request.content.is_eof():  # it came with its head: no timer is needed
+            pieces.append(request.content.read_nowait())
+            size = len(pieces[0])
+        else:
+            async with asyncio.timeout(router.settings.written.timeouts.body):
+                while size <= most and (piece := await request.content.readany()):
+                    size += len(piece)
+                    pieces.append(piece)
     except TimeoutError:
         raise Problem(408, "the body did not come in time", "invalid_request_error") from None
-    except web.RequestPayloadError:
-        raise Problem(400, "the body is cut or badly framed", "invalid_request_error") from None
+    except (web.RequestPayloadError, BadHttpMessage):
+        raise Problem(400, "the body is cut or badly framed or encoded", "invalid_request_error") from None
+    if size > most:
+        raise _too_large(most)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"the body is larger than {most} bytes", "invalid_request_error", code="body_too_large")
 
 
 async def _serve(exchange: Exchange) -> web.StreamResponse:
