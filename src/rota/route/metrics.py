@@ -125,6 +125,11 @@ class _Accounts(Collector):
             yield make(f"rota_backend_{name}", text, ("server",), rows)
         states = {(each.name, each.state(now)): 1.0 for each in backends}
         yield _gauge_of("rota_backend_state", "1 for the state that a backend is in", ("server", "state"), states)
+        tenants = router.tenants.all
+        refused = {(each.name,): float(each.refused) for each in tenants}
+        yield _counter("rota_tenant_refused", "requests over a tenant's limits", ("fairness_id",), refused)
+        tokens = {(each.name,): float(each.prompt_tokens + each.output_tokens) for each in tenants}
+        yield _counter("rota_tenant_tokens", "prompt and output tokens served", ("fairness_id",), tokens)
         yield _single("rota_waiting", "requests in the router's line", len(router.line))
         for name, text, value in (
             ("rota_shed", "requests refused because the line was full or the wait too long", router.line.shed),
