@@ -87,7 +87,13 @@ def _single(data: Path, made: Path) -> list[Load]:
     bursts = Load("bursts", ("workload.generate.variation=fitted", "workload.generate.rate=8"))
     free = ("fleet.0.timing={linear: {constant: 0.011, decodes: 0.00013}}", "workload.generate.rate=24")
     swapped = Load("paper-like, swapped to the host", ("fleet.0.swap={blocks: 40000}",))
-    return [Load("paper-like"), swapped, Load("paper-like, prompts cost nothing", free), *_traces(data, 1.2, 1.0), bursts]
+    return [
+        Load("paper-like"),
+        swapped,
+        Load("paper-like, prompts cost nothing", free),
+        *_traces(data, 1.2, 1.0),
+        bursts,
+    ]
 
 
 def _tenants(data: Path, made: Path) -> list[Load]:

@@ -9,7 +9,7 @@ import typer
 from rota import __version__
 from rota.cli.engine import engine
 from rota.cli.fit_timing import fit_timing
-from rota.kernel.errors import RotaError
+from rota.kernel.errors import InputError, RotaError
 
 app = typer.Typer(
     name="rota",
@@ -120,6 +120,59 @@ def report(folder: Folder) -> None:
     from rota.cli.show import rebuild_report
 
     rebuild_report(folder)
+
+
+@app.command()
+def route(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML file.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the configuration and leave.")] = False,
+    hash_key: Annotated[
+        str | None, typer.Option("--hash-key", metavar="sha256|scrypt", help="Read an API key, print its hash.")
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(help="Ask a running router: status, policy, drain or reload; CONFIG is its socket.")
+    ] = None,
+    place: Annotated[str | None, typer.Option(help="With --ask policy: the new place policy.")] = None,
+    hold: Annotated[str | None, typer.Option(help="With --ask policy: the new order of the waiting line.")] = None,
+) -> None:
+    """Route live traffic to OpenAI-compatible engines, by the policies of the serving world."""
+    from rota.cli import route as command
+
+    if hash_key is not None:
+        command.hash_key(hash_key)
+    elif config is None:
+        raise InputError("route: name a configuration file")
+    elif ask is not None:
+        command.ask_router(config, ask, place, hold)
+    else:
+        command.run_route(config, check)
+
+
+@app.command()
+def loop(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="The folder that rota route recorded.")],
+    policies: Annotated[str, typer.Option(help="Places to compare, with commas; module:Class too.")] = (
+        "round_robin,random,power_of_two,least_outstanding,least_work"
+    ),
+    objective: Annotated[str, typer.Option(help="The metric to rank by.")] = "ttft_p90",
+    model: Annotated[str, typer.Option(help="Of the catalogue: rota list models.")] = "llama-3.1-8b",
+    gpu: Annotated[str, typer.Option(help="Of the catalogue: rota list gpus.")] = "h100",
+    kv_blocks: Annotated[int | None, typer.Option(help="Of each engine; as its metrics said when not given.")] = None,
+    prefix_caching: Annotated[bool, typer.Option("--prefix-caching", help="The engines have a prefix cache.")] = False,
+    apply: Annotated[
+        Path | None, typer.Option(help="The admin socket of a router: the winner becomes its policy.")
+    ] = None,
+    watch: Annotated[float, typer.Option(help="Seconds to wait after --apply, then measured against predicted.")] = 0.0,
+    scenario: Annotated[Path | None, typer.Option(help="Write the replay as a scenario for rota run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a recording under several policies; apply the winner to the running router."""
+    from rota.cli.loop import run_loop
+    from rota.route.replay import Shape
+
+    shape = Shape(model=model, gpu=gpu, kv_blocks=kv_blocks, prefix_caching=prefix_caching)
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json)
 
 
 app.command(name="fit-timing")(fit_timing)

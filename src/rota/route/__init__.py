@@ -1,1 +1,1 @@
-"""The live side: engines that answer over HTTP, and the router before them."""
+"""The live side: the router, whose decisions are the policies of the serving world, and simulated engines to put behind it."""

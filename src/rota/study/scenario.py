@@ -82,21 +82,12 @@ class Scenario:
         return files(self.resolved(), self.folder.resolve())
 
 
-def read(path: Path, overrides: Iterable[str] = (), seeds: int | None = None) -> Scenario:
-    """Read a scenario file.
-
-    Args:
-        path: The YAML file.
-        overrides: ``a.b=c`` each: a dotted path (list items by number) and a YAML value.
-        seeds: How many seeds, instead of what the file says.
-
-    Raises:
-        InputError: one line: file, line or key, rule, what was found, the nearest valid name.
-    """
+def read_document(path: Path, what: str = "scenario") -> dict[str, Any]:
+    """Read a YAML mapping as people write it: no key twice, 1e6 is a number. Raises InputError with file, line and rule."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is not a text file; a scenario is YAML") from None
+        raise InputError(f"{path}: is not a text file; a {what} is YAML") from None
     except FileNotFoundError:
         near = [each.name for each in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise InputError(f"{path}: no such file{nearest(path.name, near)}") from None
@@ -111,7 +102,22 @@ def read(path: Path, overrides: Iterable[str] = (), seeds: int | None = None) ->
     except RecursionError:
         raise InputError(f"{path.name}: is not YAML that can be read: nested too deeply") from None
     if not isinstance(document, dict):
-        raise InputError(f"{path.name}: a scenario is a mapping of keys, found {type(document).__name__}")
+        raise InputError(f"{path.name}: a {what} is a mapping of keys, found {type(document).__name__}")
+    return document
+
+
+def read(path: Path, overrides: Iterable[str] = (), seeds: int | None = None) -> Scenario:
+    """Read a scenario file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``a.b=c`` each: a dotted path (list items by number) and a YAML value.
+        seeds: How many seeds, instead of what the file says.
+
+    Raises:
+        InputError: one line: file, line or key, rule, what was found, the nearest valid name.
+    """
+    document = read_document(path)
     for override in overrides:
         _set(document, override)
     if seeds is not None:

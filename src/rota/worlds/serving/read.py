@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -90,6 +90,20 @@ FORMATS: dict[str, Format] = {
         unit="ns",
         optional={"prefix_blocks": "prefix_block_hashes_16"},
     ),
+    "rota": Format(
+        "recordings of rota route: a folder, or one of its files",
+        {
+            "arrival": "arrival",
+            "prompt_tokens": "prompt_tokens",
+            "output_tokens": "output_tokens",
+            "tenant": "tenant",
+            "session": "session",
+            "priority": "priority",
+            "ttft": "ttft_limit",
+            "tpot": "tpot_limit",
+            "e2e": "e2e_limit",
+        },
+    ),
     "generic": Format("columns named after the roles, or mapped to them", {role: role for role in _NEEDED}),
     "lengths": Format(
         "Vidur length files: no arrivals, every request is there at time 0 (set arrivals: poisson, gamma or closed)",
@@ -111,7 +125,7 @@ def read_trace(
     """Read a request trace.
 
     Args:
-        path: CSV, JSON lines or Parquet, possibly .gz (told by extension, else by content).
+        path: CSV, JSON lines or Parquet, possibly .gz (told by extension, else by content); or the folder of a recording of rota route.
         columns: role -> column of the file, over what the format says. Roles: `ROLES`; ttft, tpot, e2e are limits in
             seconds.
         format: a key of `FORMATS`; recognised from the columns when not given.
@@ -135,13 +149,20 @@ def read_trace(
     for role in columns or {}:
         if role not in ROLES:
             raise InputError(f"{path}: columns: unknown role '{role}'{nearest(role, ROLES)}")
-    table = open_table(Path(path))
+    left_out: tuple[str, ...] = ()
+    if Path(path).is_dir():
+        from rota.worlds.serving.recording import open_recording
+
+        table, left_out = open_recording(Path(path))
+    else:
+        table = open_table(Path(path))
     chosen = FORMATS[_choose(table, columns or {}, format)]
     mapping, blocks = _map(table, chosen, columns or {})
     if chosen.single in table.frame.columns:
         _only_ones(table, chosen.single)
     unit = arrival_unit or (chosen.unit if mapping.get("arrival") == chosen.columns.get("arrival") else "s")
-    return _workload(table, mapping, unit, block_tokens or blocks, on_zero, origin)
+    work = _workload(table, mapping, unit, block_tokens or blocks, on_zero, origin)
+    return replace(work, notices=(*left_out, *work.notices)) if left_out else work
 
 
 def _check_options(**options: object) -> None:

@@ -68,8 +68,8 @@ def fit(path: Path, seed: int = 1) -> Fit:
     held = np.asarray(uniform(seed, "fit-timing/held-out", np.arange(len(seconds))) < HELD_OUT)
     if not held.any():
         held[-1] = True
-    error = np.abs(design[held] @ _solve(design[~held], seconds[~held]) / seconds[held] - 1)
-    values = _solve(design, seconds)
+    error = np.abs(design[held] @ relative_least_squares(design[~held], seconds[~held]) / seconds[held] - 1)
+    values = relative_least_squares(design, seconds)
     coefficients = {name: float(value) for name, value in zip(("constant", *names), values, strict=True) if value > 0}
     return Fit(coefficients, len(seconds), int(held.sum()), float(np.median(error)), float(np.quantile(error, 0.9)))
 
@@ -99,10 +99,11 @@ def _columns(path: Path) -> dict[str, Array]:
     return columns
 
 
-def _solve(design: Array, seconds: Array) -> Array:
-    """Relative non-negative least squares, columns scaled to one size for the solver."""
+def relative_least_squares(design: Array, seconds: Array, weight: Array | None = None) -> Array:
+    """Relative non-negative least squares, rows weighted where weights are given, columns scaled to one size for the solver."""
     from scipy.optimize import nnls
 
-    relative = design / seconds[:, None]
+    weights = np.ones(len(seconds)) if weight is None else weight
+    relative = design * (weights / seconds)[:, None]
     scale = np.maximum(np.linalg.norm(relative, axis=0), 1e-300)
-    return np.asarray(nnls(relative / scale, np.ones(len(seconds)))[0] / scale)
+    return np.asarray(nnls(relative / scale, weights)[0] / scale)

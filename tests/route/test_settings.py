@@ -1,0 +1,149 @@
+"""A bad configuration is one line, and the router does not start with it."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rota.kernel.errors import InputError
+from rota.route.admin import ask
+from rota.route.run import Running
+from rota.route.settings import read
+from tests.route.stub import QUICK, Stub, routed
+from tests.route.test_proxy import chat
+
+GOOD: dict[str, Any] = {**QUICK, "backends": [{"url": "http://127.0.0.1:9"}]}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"backend": []}, "unknown key 'backend'; did you mean 'backends'"),
+    "unknown inner key": (
+        {"backends": [{"url": "http://h:1", "wieght": 2}]},
+        "backends[0]: unknown key 'wieght'; did you mean 'weight'?",
+    ),
+    "no backends": ({"backends": []}, "backends: is empty"),
+    "duplicate names": (
+        {"backends": [{"url": "http://h:1"}, {"url": "http://h:1"}]},
+        "backends[1]: the name 'h:1' is taken",
+    ),
+    "not a url": ({"backends": [{"url": "h:1"}]}, "expected http://host:port"),
+    "user in url": ({"backends": [{"url": "http://u:p@h:1"}]}, "no user and password"),
+    "missing file": ({"backends_file": "none.yaml"}, "none.yaml: no such file"),
+    "bad key file": ({"backends": [{"url": "http://h:1", "api_key_file": "none"}]}, "api_key_file"),
+    "bad tenants file": ({"tenants": {"file": "none.yaml"}}, "none.yaml: no such file"),
+    "plain key": ({"tenants": {"known": [{"name": "t", "keys": ["sk-plain"]}]}}, "is not a hash"),
+    "duplicate tenants": ({"tenants": {"known": [{"name": "t"}, {"name": "t"}]}}, "is taken"),
+    "unknown place": ({"policy": {"place": "least_outstandin"}}, "did you mean 'least_outstanding'"),
+    "unknown parameter": ({"policy": {"place": {"power_of_two": {"k": 3}}}}, "unknown parameter 'k'"),
+    "unknown hold": ({"policy": {"hold": "fcsf"}}, "did you mean 'fcfs'"),
+    "a place as an order": ({"policy": {"hold": "round_robin"}}, "unknown order 'round_robin'"),
+    "missing module": ({"policy": {"place": "nowhere:Place"}}, "nowhere"),
+    "tls file missing": (
+        {"backends": [{"url": "https://h:1", "tls": {"ca": "none.pem"}}]},
+        "backends[0].tls: no such file",
+    ),
+    "tls without https": ({"backends": [{"url": "http://h:1", "tls": {"verify": False}}]}, "but the url is http"),
+    "own tls missing": ({"tls_cert": "none.pem", "tls_key": "none.key"}, "tls_cert: no such file"),
+    "own tls half": ({"tls_cert": "none.pem"}, "go together"),
+    "no port": ({"listen": "localhost"}, "expected host:port"),
+    "negative time": ({"health": {"every": -1}}, "health.every"),
+    "wrong type": ({"line": {"room": "many"}}, "line.room: expected 'int', found 'many'"),
+    "salt file missing": ({"recording": {"folder": "r", "salt_file": "none"}}, "salt_file"),
+    "log level": ({"log": {"level": "loud"}}, "log.level"),
+}
+
+
+def write(folder: Path, changes: dict[str, Any]) -> Path:
+    path = folder / "route.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_one_line(name: str, tmp_path: Path) -> None:
+    changes, said = BAD[name]
+    with pytest.raises(InputError) as caught:
+        read(write(tmp_path, changes))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "sk-plain" not in str(caught.value)
+
+
+def command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = [sys.executable, "-m", "rota.cli.main", "route", *words]
+    return subprocess.run(
+        done, capture_output=True, text=True, check=False, timeout=60, env=dict(os.environ), **options
+    )
+
+
+def test_the_command_ends_with_code_2(tmp_path: Path) -> None:
+    done = command(str(write(tmp_path, {"policy": {"place": "nothing"}})))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: route.yaml: policy.place: unknown place 'nothing'")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = command(str(write(tmp_path, {"listen": f"127.0.0.1:{taken.getsockname()[1]}"})))
+    assert done.returncode == 2
+    assert "cannot be listened on (address already in use)" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    done = command(str(write(tmp_path, {})), "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_key_is_hashed_without_being_an_argument() -> None:
+    done = command("--hash-key", "sha256", input="sk-secret\n")
+    assert done.returncode == 0
+    assert done.stdout.startswith("sha256$")
+    assert "secret" not in done.stdout
+
+
+def test_an_unreachable_backend_is_marked_down_and_the_router_starts(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Running(read(write(tmp_path, {"log": {"level": "error"}}))) as running:
+            [backend] = running.router.fleet.backends.values()
+            assert not backend.up
+            assert backend.down_because.startswith("not reached")
+
+    asyncio.run(run())
+
+
+def test_the_admin_socket_is_its_owners_and_swaps_the_policy(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with routed(tmp_path, [Stub(), Stub()], admin="admin.sock") as setup:
+            path = tmp_path / "admin.sock"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            async with chat(setup) as answer:
+                assert answer.status == 200
+            status = (await asyncio.to_thread(ask, path, {"do": "status"}))["status"]
+            assert [each["state"] for each in status["backends"]] == ["up", "up"]
+            assert status["recent"][0]["costs"] == {"a": 0.0, "b": 0.0}
+            assert json.dumps(status)
+            said = await asyncio.to_thread(ask, path, {"do": "policy", "place": {"power_of_two": {"d": 2}}})
+            assert said["place"] == "power_of_two(d=2)"
+            for wrong, text in (
+                ({"do": "policy", "place": "nothing"}, "unknown place"),
+                ({"do": "policy", "plaice": "random"}, "did you mean 'place'"),
+                ({"do": "statsu"}, "did you mean 'status'"),
+            ):
+                with pytest.raises(InputError, match=text):
+                    await asyncio.to_thread(ask, path, wrong)
+            assert setup.running.router.decisions.name == "power_of_two(d=2)"
+            with pytest.raises(InputError, match="another router"):
+                async with Running(read(setup.config)):
+                    pass
+            await asyncio.to_thread(ask, path, {"do": "drain"})
+            async with asyncio.timeout(5):
+                await setup.running.over.wait()
+        assert not path.exists()
+        with pytest.raises(InputError, match="no router answers"):
+            ask(path, {"do": "status"})
+
+    asyncio.run(run())
