@@ -108,6 +108,7 @@ def main() -> None:
     )
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--policies", default=",".join(POLICIES))
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
@@ -116,7 +117,7 @@ def main() -> None:
         asyncio.run(traffic(port, given.rate, given.seconds, given.seed))
         time.sleep(2)  # flushed
         replay = read_replay(recording, Shape())
-        table = league(replay, POLICIES, "ttft_p90")
+        table = league(replay, given.policies.split(","), "ttft_p90")
         print(
             f"{len(replay.rows):,} requests recorded under round_robin; fits off by { ({n: round(v, 3) for n, v in replay.off.items()}) }"
         )

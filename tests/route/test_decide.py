@@ -18,6 +18,7 @@ from rota.route.settings import BackendSettings, Document, Lengths, TenantSettin
 from rota.route.settings import Policy as PolicySettings
 from rota.route.tenants import Tenant
 from rota.rules import ORDERS, PLACES
+from rota.worlds.serving.policies import ROUTES, SERVING_ORDERS
 from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.world import Serving
 from tests.route.stub import Stub, routed, until
@@ -80,20 +81,26 @@ def decisions(
     place: Any = "least_outstanding", hold: Any = "fcfs", folder: Path = Path()
 ) -> tuple[Decisions, list[str]]:
     said: list[str] = []
-    situation = Situation(PrefixIndex(100), Sessions())
+    situation = Situation(PrefixIndex(100))
     return Decisions(PolicySettings(place, hold), WRITTEN, folder, situation, said.append), said
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", {**PLACES, **ROUTES})
 def test_a_place_is_the_class_that_the_world_runs(name: str) -> None:
     place, _ = build(PolicySettings(place=name), Path())
-    assert type(place) is type(Serving()._roles({"name": "p", "route": name}, Path()).route) is PLACES[name]
+    assert (
+        type(place) is type(Serving()._roles({"name": "p", "route": name}, Path()).route) is {**PLACES, **ROUTES}[name]
+    )
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", {**ORDERS, **SERVING_ORDERS})
 def test_an_order_is_the_class_that_the_world_runs(name: str) -> None:
     _, hold = build(PolicySettings(hold=name), Path())
-    assert type(hold) is type(Serving()._roles({"name": "p", "hold": name}, Path()).hold) is ORDERS[name]
+    assert (
+        type(hold)
+        is type(Serving()._roles({"name": "p", "hold": name}, Path()).hold)
+        is {**ORDERS, **SERVING_ORDERS}[name]
+    )
 
 
 def test_a_file_of_the_user_is_one_class_in_both(tmp_path: Path) -> None:
@@ -129,6 +136,51 @@ def test_every_column_of_the_world_exists_live() -> None:
     assert known[1]["queued"].quality == "stale"
     assert known[1]["queued"].as_of == WRITTEN.scrape.stale
     assert known[0]["size"].quality == "estimated"
+
+
+@pytest.mark.parametrize("name", {**PLACES, **ROUTES})
+def test_every_place_decides_live(name: str) -> None:
+    live, said = decisions(name)
+    fleet = backends(3)
+    for number in range(6):
+        choice = live.choose(job(number), fleet, float(number))
+        assert choice.backend is not None
+        choice.backend.start(job(number), float(number))
+    assert said == []
+    assert live.fallbacks == 0
+
+
+@pytest.mark.parametrize("name", {**ORDERS, **SERVING_ORDERS})
+def test_every_order_decides_live(name: str) -> None:
+    live, said = decisions(hold=name)
+    waiting = [job(number) for number in range(4)]
+    for each in waiting:
+        live.tell("on_arrival", each.id, 0.0)
+    assert set(live.order(waiting, 1.0)) == set(waiting)
+    live.tell("on_start", 0, 0, 1.0)
+    live.tell("on_finish", 0, 0, 2.0)
+    assert set(live.order(waiting[1:], 3.0)) == set(waiting[1:])
+    assert said == []
+    assert live.fallbacks == 0
+
+
+def test_requests_of_a_session_are_a_program() -> None:
+    sessions = Sessions(room=2)
+    first = sessions.of(7, 1.0)
+    assert sessions.of(7, 5.0) is first
+    assert first.release == 1.0
+    first.ended(0.0, 2.0)  # two that came at the same time, then one that waited for both
+    first.ended(0.0, 3.0)
+    first.ended(first.path, 1.0)
+    assert (first.attained, first.path) == (6.0, 4.0)
+    assert sessions.of(-1, 5.0) is not sessions.of(-1, 5.0)
+    sessions.of(8, 6.0), sessions.of(9, 6.0)
+    assert sessions.of(7, 7.0).release == 7.0  # forgotten, the oldest
+
+    live, _ = decisions(hold="plas")
+    busy, fresh = job(1), job(2)
+    busy.program.attained = 100.0
+    assert live.order([busy, fresh], 0.0) == [fresh, busy]
 
 
 def test_ties_go_to_the_fewest_decisions_then_the_id() -> None:

@@ -78,8 +78,8 @@ def test_hup_reloads_and_term_drains(tmp_path: Path) -> None:
             try:
                 async with client.post(url, json=CHAT) as answer:
                     assert answer.status == 503  # a kept connection
-            except aiohttp.ClientConnectorError:
-                pass  # nobody listens any more
+            except aiohttp.ClientConnectionError:
+                pass  # nobody listens any more, or the kept connection has just been closed
             assert (await stream).endswith(b"data: [DONE]\n\n")
             async with asyncio.timeout(20):
                 assert await router.wait() == 0

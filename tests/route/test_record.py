@@ -141,7 +141,7 @@ def test_rotation_keeps_every_row_once_wherever_it_is_interrupted(tmp_path: Path
 
 
 def test_a_damaged_or_empty_recording_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no recording"):
+    with pytest.raises(InputError, match="without a recording"):
         read_trace(tmp_path)
     (tmp_path / "part-000000000000.parquet").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="not a Parquet file"):

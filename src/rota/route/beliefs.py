@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rota.route.settings import Lengths
 
@@ -90,21 +91,38 @@ class PrefixIndex:
         self._blocks.pop(backend, None)
 
 
+@dataclass(slots=True)
+class Session:
+    """What the requests of a session have in common, which makes it the program of the policies that know programs.
+
+    Which request waited for which is not said on the wire: a request is believed to have waited for those of its session that had ended when it
+    came, so that `path` is the longest chain of them.
+    """
+
+    release: float
+    backend: int | None = None
+    attained: float = 0.0  # seconds of service of its ended requests
+    path: float = 0.0
+
+    def ended(self, before: float, seconds: float) -> None:
+        """A request that came when the path was `before` has been served."""
+        self.attained += seconds
+        self.path = max(self.path, before + seconds)
+
+
 class Sessions:
-    """Where the last request of a session went; the oldest sessions are forgotten."""
+    """What is remembered of each session; the oldest sessions are forgotten."""
 
     def __init__(self, room: int = 100_000) -> None:
         self.room = room
-        self._last: OrderedDict[int, int] = OrderedDict()
+        self._known: OrderedDict[int, Session] = OrderedDict()
 
-    def last(self, session: int) -> int | None:
-        """The id of the backend."""
-        return self._last.get(session)
-
-    def went(self, session: int, backend: int) -> None:
-        """A request of a session was sent."""
-        if session >= 0:
-            self._last[session] = backend
-            self._last.move_to_end(session)
-            if len(self._last) > self.room:
-                self._last.popitem(last=False)
+    def of(self, session: int, now: float) -> Session:
+        """The session of a request that comes now; -1: one of its own, which nobody remembers."""
+        if session < 0:
+            return Session(now)
+        known = self._known.setdefault(session, Session(now))
+        self._known.move_to_end(session)
+        if len(self._known) > self.room:
+            self._known.popitem(last=False)
+        return known

@@ -19,13 +19,14 @@ from rota.kernel.errors import InputError, PolicyError, nearest
 from rota.kernel.streams import generator
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.route.backend import DECODE_SECONDS, PREFILL_SECONDS, UNLIMITED, Backend
-from rota.route.beliefs import PrefixIndex, Sessions
+from rota.route.beliefs import PrefixIndex
 from rota.route.job import Job
 from rota.route.settings import Document
 from rota.route.settings import Policy as PolicySettings
 from rota.rules import ORDERS, PLACES
 from rota.rules.balance import LeastOutstanding
 from rota.rules.find import find
+from rota.worlds.serving.policies import ROUTES, SERVING_ORDERS
 from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 
 FALLBACK = LeastOutstanding()
@@ -48,7 +49,9 @@ def columns(written: Document) -> tuple[dict[str, Column], dict[str, Column]]:
     quality(job, ("prompt_tokens",), "estimated", "bytes a token, as counted by engines so far")
     quality(job, ("output_tokens", "size", "remaining"), "estimated", "mean of the tenant's last answers")
     quality(host, ("work", "outstanding_tokens"), "estimated", "predicted lengths")
-    quality(host, ("cached_tokens",), "estimated", "an index of what was sent")
+    quality(job, ("program_attained", "path_attained"), "estimated", "rates of the backends that served the session")
+    quality(host, ("prefill_tokens", "waiting_tokens", "active_tokens"), "estimated", "prompts without a first byte")
+    quality(host, ("cached_tokens", "missing_tokens"), "estimated", "an index of what was sent")
     quality(host, ("queued", "running", "kv_use", "free_blocks"), "stale", age=stale)
     return job, host
 
@@ -59,8 +62,8 @@ def build(settings: PolicySettings, folder: Path) -> tuple[Place, Order]:
     Raises:
         InputError: an unknown name or parameter, a policy that does not apply to a router, a column that a router does not have.
     """
-    place = find("place", settings.place, [PLACES], folder, "policy.place")
-    hold = find("order", settings.hold, [ORDERS], folder, "policy.hold")
+    place = find("place", settings.place, [PLACES, ROUTES], folder, "policy.place")
+    hold = find("order", settings.hold, [ORDERS, SERVING_ORDERS], folder, "policy.hold")
     if not isinstance(place, Place) or not isinstance(hold, Order):
         raise InputError("policy: place must be a place and hold an order")
     for name, policy in (("policy.place", place), ("policy.hold", hold)):
@@ -96,7 +99,6 @@ class Situation:
     """What policies may need to see besides one backend and one job."""
 
     prefix: PrefixIndex
-    sessions: Sessions
     prefix_tokens: int = 64
     reference: Backend | None = None  # whose speed `size` is measured by, as the first replica's in the world
 
@@ -135,7 +137,7 @@ class Decisions:
     @property
     def wants_blocks(self) -> bool:
         """Whether the prefix index has to be kept."""
-        return "cached_tokens" in self.place.reads
+        return bool({"cached_tokens", "missing_tokens"} & set(self.place.reads))
 
     @property
     def wants_progress(self) -> bool:
@@ -246,7 +248,7 @@ def _line(error: Exception) -> str:
 
 
 def _type(name: str) -> type:
-    return np.int64 if name in ("id", "session", "tenant") else np.float64
+    return np.int64 if name in ("id", "session", "tenant", "program") else np.float64
 
 
 _HOOKS = ("on_arrival", "on_start", "on_progress", "on_preempt", "on_finish", "on_leave", "on_refresh", "on_host")
@@ -274,6 +276,10 @@ _JOB_VALUES: dict[str, Callable[[Job, Backend | None], float]] = {
     "running": lambda job, host: 0.0,
     "preemptions": lambda job, host: float(max(job.attempts - 1, 0)),
     "session": lambda job, host: job.session,
+    "program": lambda job, host: job.session if job.session >= 0 else -1 - job.id,
+    "program_release": lambda job, host: job.program.release,
+    "program_attained": lambda job, host: job.program.attained,
+    "path_attained": lambda job, host: job.path_attained,
 }
 
 
@@ -288,6 +294,15 @@ def _free_blocks(host: Backend, now: float) -> float:
     return blocks * (1.0 - _kv_use(host, now))
 
 
+def _cached(host: Backend, job: Job, seen: Situation) -> float:
+    return min(seen.prefix_tokens * seen.prefix.match(host.id, job.blocks), job.prompt_tokens)
+
+
+def _prefill_tokens(host: Backend) -> float:
+    """Prompts without a first byte of their answer: how far a chunked prefill has come is not seen from here."""
+    return sum(each.prompt_tokens for each in host.outstanding.values() if each.first_byte != each.first_byte)
+
+
 _HOST_VALUES: dict[str, Callable[[Backend, Job, float, Situation], float]] = {
     "id": lambda host, job, now, seen: host.id,
     "queued": lambda host, job, now, seen: host.queued(now),
@@ -300,8 +315,14 @@ _HOST_VALUES: dict[str, Callable[[Backend, Job, float, Situation], float]] = {
     "kv_use": lambda host, job, now, seen: _kv_use(host, now),
     "free_blocks": lambda host, job, now, seen: _free_blocks(host, now),
     "max_running": lambda host, job, now, seen: host.settings.max_running,
-    "cached_tokens": lambda host, job, now, seen: min(
-        seen.prefix_tokens * seen.prefix.match(host.id, job.blocks), job.prompt_tokens
+    "prefill_tokens": lambda host, job, now, seen: _prefill_tokens(host),
+    "waiting_tokens": lambda host, job, now, seen: _prefill_tokens(host),
+    "active_tokens": lambda host, job, now, seen: sum(
+        each.prompt_tokens + each.generated for each in host.outstanding.values()
     ),
-    "session_here": lambda host, job, now, seen: float(seen.sessions.last(job.session) == host.id),
+    "cached_tokens": lambda host, job, now, seen: _cached(host, job, seen),
+    "missing_tokens": lambda host, job, now, seen: job.prompt_tokens - _cached(host, job, seen),
+    "up": lambda host, job, now, seen: float(host.usable(now)),
+    "block_tokens": lambda host, job, now, seen: seen.prefix_tokens,
+    "session_here": lambda host, job, now, seen: float(job.program.backend == host.id),
 }

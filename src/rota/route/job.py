@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rota.route.beliefs import Session
+
 if TYPE_CHECKING:
     from rota.route.backend import Backend
     from rota.route.tenants import Tenant
@@ -25,6 +27,8 @@ class Job:
     stream: bool
     generates: bool
     session: int = -1
+    program: Session = field(default_factory=lambda: Session(0.0))
+    path_attained: float = 0.0  # seconds of service along the chain of its session that it waited for
     priority: int = 0
     ttft_limit: float = float("inf")
     tpot_limit: float = float("inf")

@@ -55,7 +55,8 @@ class Router:
         self.fleet = Fleet(written, settings.folder, self.clock)
         self.lengths = LengthHistory(written.lengths)
         self.meters = Meters()
-        self.situation = Situation(PrefixIndex(written.prefix.blocks), Sessions(), written.prefix.block_tokens)
+        self.situation = Situation(PrefixIndex(written.prefix.blocks), written.prefix.block_tokens)
+        self.sessions = Sessions()
         self.decisions = self._decisions(settings, written.policy)
         self.line = Line(written.line, lambda: self.decisions, self.fleet.candidates, self._dispatch, self.clock)
         self.tenants = Tenants(written.tenants, settings.tenants)
@@ -141,6 +142,8 @@ class Router:
         tenant.enter(prompt + output, arrived)
         self._next_id += 1
         asked = limits.priority if limits.priority is not None else ask.priority
+        session = session_number(self.salt, limits.session)
+        program = self.sessions.of(session, arrived)
         job = Job(
             id=self._next_id,
             release=arrived,
@@ -150,7 +153,9 @@ class Router:
             path=path,
             stream=ask.stream,
             generates=ask.generates,
-            session=session_number(self.salt, limits.session),
+            session=session,
+            program=program,
+            path_attained=program.path,
             priority=tenant.settings.priority if asked is None else max(tenant.settings.priority, asked),
             ttft_limit=limits.ttft,
             tpot_limit=limits.tpot,
@@ -172,7 +177,7 @@ class Router:
         assert backend is not None
         job.backend, job.dispatched, job.costs, job.decided_by = backend, now, choice.costs, choice.by
         backend.start(job, now)
-        self.situation.sessions.went(job.session, backend.id)
+        job.program.backend = backend.id
         if job.blocks:
             self.situation.prefix.sent(backend.id, job.blocks)
         self.decisions.tell("on_start", job.id, backend.id, now)
@@ -242,6 +247,9 @@ class Router:
         job.tenant.leave(believed, prompt, output)
         if whole and job.generates:
             self.lengths.counted(job.model, job.tenant.name, job.prompt_bytes, job.counted_prompt, int(output))
+        if served_by is not None:
+            prefill, decode = served_by.rates()
+            job.program.ended(job.path_attained, prompt * prefill + output * decode)
         if whole:
             self.decisions.tell("on_finish", job.id, -1 if served_by is None else served_by.id, now)
         else:

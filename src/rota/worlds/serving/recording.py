@@ -24,7 +24,9 @@ def files(folder: Path) -> list[Path]:
     kept = [(first, name) for first, _, name in wholes]
     kept += [(n, name) for n, name in parts if not any(first <= n <= last for first, last, _ in wholes)]
     if not kept:
-        raise InputError(f"{folder}: holds no recording; one has files such as part-000000000000.parquet")
+        raise InputError(
+            f"{folder}: is a folder without a recording of rota route in it (files such as part-000000000000.parquet)"
+        )
     return [folder / name for _, name in sorted(kept)]
 
 

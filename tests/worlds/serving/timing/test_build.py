@@ -17,7 +17,7 @@ LLAMA, CARD = model("llama-3-8b"), gpu("a100-80g")
 def test_features_by_hand():
     seen = iteration([(100, 3), (0, 10)], [7, 50], samples=3)
     # pairs: 101 + 102 + 103 and 1 + 2 + ... + 10
-    assert dict(zip(NAMES, seen, strict=True)) == {
+    assert dict(zip(NAMES, seen[:FEATURES], strict=True)) == {
         "prefill_tokens": 13,
         "prefill_requests": 2,
         "prefill_context": 100,

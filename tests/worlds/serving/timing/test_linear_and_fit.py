@@ -12,7 +12,7 @@ from rota.cli.fit_timing import fit_timing
 from rota.kernel.errors import InputError
 from rota.worlds.serving.catalogue import gpu, model
 from rota.worlds.serving.timing import build
-from rota.worlds.serving.timing.features import NAMES, iteration
+from rota.worlds.serving.timing.features import FEATURES, NAMES, iteration
 from rota.worlds.serving.timing.fit import fit
 
 
@@ -29,7 +29,7 @@ def test_entry_equals_the_sum(values, chunks):
     values[0] += 1e-3
     timing = linear(**dict(zip(("constant", *NAMES), values, strict=True)))
     seen = iteration(chunks, [5, 9])
-    assert timing.seconds(seen) == pytest.approx(values[0] + float(np.dot(values[1:], seen)), rel=1e-12)
+    assert timing.seconds(seen) == pytest.approx(values[0] + float(np.dot(values[1:], seen[:FEATURES])), rel=1e-12)
     assert timing.extrapolations == 0
 
 
