@@ -26,6 +26,19 @@ def test_version_and_help() -> None:
     assert all(command in said for command in ("run", "check", "list", "show", "report", "fit-timing"))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--frobnicate", "x"), "error: rota run: no such option: --frobnicate; see 'rota run --help'\n"),
+        (("run",), "error: rota run: missing argument 'SCENARIO'; see 'rota run --help'\n"),
+        (("rum",), "error: rota: no such command 'rum'. Did you mean 'run'?; see 'rota --help'\n"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(words: tuple[str, ...], said: str) -> None:
+    done = rota(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_run_show_and_report(tmp_path: Path) -> None:
     write(tmp_path)
     done = rota("run", "small.yaml", "--jobs", 1, "--json", folder=tmp_path)

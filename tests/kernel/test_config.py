@@ -57,6 +57,11 @@ def test_mistakes_name_path_rule_and_value(data: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_before_the_path() -> None:
+    with pytest.raises(InputError, match=r"^a\.yaml: unknown key 'x'"):
+        decode(Scenario, {"name": "a", "x": 1}, "a.yaml:")
+
+
 def test_dataclasses_are_strict_too() -> None:
     with pytest.raises(InputError, match="did you mean 'count'"):
         decode(Host, {"model": "x", "counts": 1}, "host")

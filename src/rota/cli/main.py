@@ -179,14 +179,27 @@ app.command(name="fit-timing")(fit_timing)
 app.command()(engine)
 
 
+def _tell(error: typer.TyperException) -> None:
+    """A mistake in the arguments in one line; a command without any arguments answers with its help."""
+    text, context = error.format_message().strip().rstrip("."), getattr(error, "ctx", None)
+    if "\n" in text or context is None:
+        error.show()
+        return
+    where = context.command_path
+    print(f"error: {where}: {text[:1].lower()}{text[1:]}; see '{where} --help'", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command line. A user's mistake ends in one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        _tell(error)
+        sys.exit(2)
     except RotaError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does

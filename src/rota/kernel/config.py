@@ -40,8 +40,9 @@ def _place(where: str, path: str) -> str:
     """Join the caller's prefix and a path inside the data: ``fleet`` and ``[0].tp`` give ``fleet[0].tp``."""
     if not where:
         return path.lstrip(".") or "settings"
-    separator = " " if where.endswith(":") and path else ""
-    return where + separator + (path.lstrip(".") if separator else path)
+    if not where.endswith(":"):
+        return where + path
+    return f"{where} {path.lstrip('.')}" if path else where.rstrip(":")
 
 
 def _unknown_keys(info: inspect.Type, data: Any, path: str) -> Iterator[tuple[str, str, list[str]]]:
