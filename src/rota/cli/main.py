@@ -183,7 +183,7 @@ def _tell(error: typer.TyperException) -> None:
     """A mistake in the arguments in one line; a command without any arguments answers with its help."""
     text, context = error.format_message().strip().rstrip("."), getattr(error, "ctx", None)
     if "\n" in text or context is None:
-        error.show()
+        print(text, file=sys.stderr)
         return
     where = context.command_path
     print(f"error: {where}: {text[:1].lower()}{text[1:]}; see '{where} --help'", file=sys.stderr)
@@ -192,7 +192,7 @@ def _tell(error: typer.TyperException) -> None:
 def main() -> None:
     """Run the command line. A user's mistake ends in one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(prog_name="rota", standalone_mode=False) or 0)
     except typer.TyperException as error:
         _tell(error)
         sys.exit(2)
