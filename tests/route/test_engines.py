@@ -1,6 +1,7 @@
 """The router before processes of `rota engine`: the official client, a kill, and nothing lost."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 import yaml
@@ -105,6 +107,88 @@ def test_the_official_client_before_two_engines(tmp_path: Path) -> None:
             assert {each.sent for each in backends.values()} == {2}
 
     asyncio.run(run())
+
+
+def test_tools_responses_embeddings_errors_and_cancellation_before_engines(tmp_path: Path) -> None:
+    weather: Any = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+
+    async def run() -> None:
+        async with (
+            engines(2, "--speed", "1") as started,
+            Running(read(config(tmp_path, [each.url for each in started]))) as running,
+            openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{running.port}/v1", api_key="sk-x", max_retries=0) as client,
+        ):
+            messages: Any = [{"role": "user", "content": "what is the weather in Delft?"}]
+            called = await client.chat.completions.create(
+                model=MODEL, messages=messages, tools=[weather], tool_choice="required"
+            )
+            [call] = called.choices[0].message.tool_calls or []
+            function: Any = call
+            assert function.function.name == "weather"
+            assert set(json.loads(function.function.arguments)) == {"city"}
+            answer = await client.responses.create(model=MODEL, input="hello", max_output_tokens=4)
+            assert answer.output_text
+            assert answer.usage is not None
+            assert answer.usage.output_tokens == 4
+            kinds = [
+                each.type
+                async for each in await client.responses.create(
+                    model=MODEL, input="hello", max_output_tokens=4, stream=True
+                )
+            ]
+            assert kinds[0] == "response.created"
+            assert kinds[-1] in ("response.completed", "response.incomplete")
+            assert kinds.count("response.output_text.delta") == 4
+            vectors = await client.embeddings.create(model=MODEL, input=["a", "b"])
+            assert len(vectors.data) == 2
+            assert (await client.models.retrieve(MODEL)).id == MODEL
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.chat.completions.create(model=MODEL, messages=messages, n=2)
+            direct = openai.AsyncOpenAI(base_url=started[0].url + "/v1", api_key="sk-x", max_retries=0)
+            async with direct:
+                with pytest.raises(openai.BadRequestError) as there:
+                    await direct.chat.completions.create(model=MODEL, messages=messages, n=2)
+            assert caught.value.body == there.value.body
+            stream = await client.chat.completions.create(
+                model=MODEL, messages=messages, stream=True, max_tokens=100_000, extra_body={"ignore_eos": True}
+            )
+            async for _ in stream:
+                break
+            await stream.close()
+            await until(lambda: running.router.outstanding == 0)
+            assert await aborted(started) == 1
+
+    asyncio.run(run())
+    written = rows(tmp_path / "recording")
+    responses = written.filter(written["path"] == "/v1/responses")
+    assert responses["output_tokens"].to_list() == [4, 4]
+    assert responses["counted"].to_list() == [True, True]
+
+
+async def aborted(started: list[Any]) -> float:
+    """Requests that engines ended because their client had left; waited for, for a while."""
+    found = 0.0
+    async with aiohttp.ClientSession() as client:
+        for _ in range(100):
+            found = 0.0
+            for each in started:
+                async with client.get(each.url + "/metrics") as answer:
+                    page = await answer.text()
+                found += sum(
+                    float(line.rpartition(" ")[2])
+                    for line in page.splitlines()
+                    if line.startswith("vllm:request_success_total") and 'finished_reason="abort"' in line
+                )
+            if found:
+                break
+            await asyncio.sleep(0.05)
+    return found
 
 
 def test_a_killed_engine_costs_at_most_what_it_was_saying(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ WRONG: dict[str, bytes] = {
     "another host as path": b"GET //example.org/v1/models HTTP/1.1\r\nHost: x\r\n\r\n",
     "connect": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
     "the way up": b"GET /v1/../metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "the way up from a model": b"GET /v1/models/../../metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a model that is none": b"GET /v1/models/%ff%00 HTTP/1.1\r\nHost: x\r\n\r\n",
     "the way up, escaped": b"GET /v1/%2e%2e/admin HTTP/1.1\r\nHost: x\r\n\r\n",
     "a backslash": b"GET /v1\\..\\admin HTTP/1.1\r\nHost: x\r\n\r\n",
     "an unknown method": b"BREW /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -71,6 +71,29 @@ def read_ask(path: str, body: bytes) -> Ask:
     return Ask(found.model or "", bool(found.stream), text, _token_ids(prompt), most, priority, path in GENERATING)
 
 
+class _Named(msgspec.Struct):
+    """What decides where a request of an unknown kind goes."""
+
+    model: str | None = None
+    stream: bool | None = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+NOTHING_ASKED = Ask("", False, b"", 0, None, None, False)
+
+
+def read_any(content_type: str, body: bytes) -> Ask:
+    """What a request that is passed through asks for: the model, where its body is a JSON object that names one; never refused."""
+    if content_type != "application/json" or not body:
+        return NOTHING_ASKED
+    try:
+        found = _NAMED.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return NOTHING_ASKED
+    model = found.model or ""
+    return Ask(model if len(model) <= NAME_MOST else "", bool(found.stream), b"", 0, None, None, False)
+
+
 def _token_ids(prompt: bytes) -> int:
     inside = prompt[1:].lstrip()
     return prompt.count(b",") + 1 if prompt[:1] == b"[" and inside[:1].isdigit() else 0

@@ -121,6 +121,12 @@ class Backend:
                 keep = RATE_MEMORY / self._busy
                 self._busy, self._work = self._busy * keep, self._work * keep
 
+    def swap(self, twin: Job, job: Job) -> None:
+        """A request takes the place of its twin, which was sent for it."""
+        del self.outstanding[twin.id]
+        self.outstanding[job.id] = job
+        self.breaker.renamed(twin.id, job.id)
+
     @property
     def _believed(self) -> tuple[float, float]:
         return (

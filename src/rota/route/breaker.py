@@ -50,6 +50,11 @@ class Breaker:
         self.state, self.until, self._trial = OPEN, now + self._open_seconds, None
         return True
 
+    def renamed(self, before: int, now: int) -> None:
+        """A request goes on under another number."""
+        if before == self._trial:
+            self._trial = now
+
     def left(self, request: int) -> None:
         """A request ended without a verdict: its client went away."""
         if request == self._trial:

@@ -107,6 +107,10 @@ class Fleet:
         """Requests at all backends."""
         return sum(len(each.outstanding) for each in (*self.backends.values(), *self.leaving))
 
+    def offers(self, model: str) -> bool:
+        """Whether any backend has a model, up or not."""
+        return any(each.offers(model) for each in self.backends.values())
+
     def models(self) -> dict[str, list[Backend]]:
         """Every model with the backends that are up and say they have it."""
         found: dict[str, list[Backend]] = {}

@@ -35,6 +35,7 @@ FIRST = (
 )  # fmt: skip
 GAP = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)  # fmt: skip
 DECISION = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.1)
+RATIO = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 TOKENS = (1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131072.0)  # fmt: skip
 LABELS_MOST = 1000  # as llm-d: what is beyond is counted under one name
 OTHER = "(others)"
@@ -83,6 +84,7 @@ class Meters:
         self.output: dict[tuple[str, str], Histogram] = {}
         self.cached: dict[tuple[str, str], Histogram] = {}
         self.deciding = Histogram(DECISION)
+        self.prefix_hits = Histogram(RATIO)
         self.by_backend: dict[
             str, list[float]
         ] = {}  # requests, sum of seconds, sum of gaps, gaps, sum of first tokens, of these

@@ -81,6 +81,13 @@ class _Accounts(Collector):
         ):
             rows = {(model, model, tenant): each for (model, tenant), each in table.items()}
             yield _histogram(f"llm_d_epp_{name}", text, _PAIR, rows)
+        if meters.prefix_hits.total:
+            yield _histogram(
+                "llm_d_epp_prefix_indexer_hit_ratio",
+                "share of a prompt's blocks that the index believed cached where it went",
+                (),
+                {(): meters.prefix_hits},
+            )
         gaps = {(model, model): each for model, each in meters.between.items()}
         yield _histogram("llm_d_epp_request_streaming_itl_seconds", "gaps between events", _PAIR[:2], gaps)
         running: dict[tuple[str, ...], float] = {}
@@ -134,6 +141,8 @@ class _Accounts(Collector):
         for name, text, value in (
             ("rota_shed", "requests refused because the line was full or the wait too long", router.line.shed),
             ("rota_retries", "tries after the first", router.retries),
+            ("rota_hedges", "second tries beside a silent one", router.hedges),
+            ("rota_hedges_won", "of these, those that answered first", router.hedges_won),
             ("rota_decisions", "questions to the place policy", router.decisions.asked),
             (
                 "rota_policy_fallbacks",

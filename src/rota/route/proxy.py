@@ -7,9 +7,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from rota.route.answers import Events, usage
-from rota.route.ask import JSON_PATHS, Ask, read_ask, read_limits
+from rota.route.ask import JSON_PATHS, NOTHING_ASKED, read_any, read_ask, read_limits
 from rota.route.backend import Backend
 from rota.route.headers import METHODS, request_head, response_headers
+from rota.route.hedge import Opened, hedged
 from rota.route.job import NEVER, Job
 from rota.route.problems import Problem
 from rota.route.router import Router
@@ -50,21 +51,22 @@ async def forward(router: Router, request: web.BaseRequest, path: str) -> web.St
     """Serve one request from the fleet. Raises Problem where it cannot be."""
     if request.method not in METHODS:
         raise Problem(405, f"the method {request.method[:16]} is not served here", "invalid_request_error")
-    if router.draining:
-        raise Problem(503, "the router is shutting down", code="draining", retry_after=1.0)
+    _refuse_when_draining(router)
     arrived = router.clock()
     tenant = await router.tenants.who(request.headers)
     limits = read_limits(request.headers)
     body = await read_body(router, request)
-    ask = (
-        read_ask(path, body)
-        if path in JSON_PATHS and request.method == "POST"
-        else Ask("", False, b"", 0, None, None, False)
-    )
+    _refuse_when_draining(router)  # it may have begun while the body came
+    ask = NOTHING_ASKED
+    if request.method == "POST":
+        ask = read_ask(path, body) if path in JSON_PATHS else read_any(request.content_type, body)
     job = router.arrive(path, tenant, ask, limits, arrived)
     exchange = Exchange(router, request, job, request.raw_path, body)
     try:
-        return await _serve(exchange)
+        answer = await _serve(exchange)
+        if not answer.prepared:
+            await _write_whole(exchange, answer)
+        return answer
     except Problem as problem:
         job.status, job.outcome = problem.status, "refused" if problem.status < 500 else "failed"
         raise
@@ -76,6 +78,26 @@ async def forward(router: Router, request: web.BaseRequest, path: str) -> web.St
         raise
     finally:
         router.end(job, exchange.served_by)
+
+
+def _refuse_when_draining(router: Router) -> None:
+    if router.draining:
+        raise Problem(503, "the router is shutting down", code="draining", retry_after=1.0)
+
+
+async def _write_whole(exchange: Exchange, answer: web.StreamResponse) -> None:
+    """Hand an answer in one piece to the client. The backend is free by then; the router waits for the client before it ends."""
+    router, job = exchange.router, exchange.job
+    router.leave_backend(job)
+    if router.draining:
+        answer.force_close()
+    job.transport, job.writing = exchange.request.transport, router.clock()
+    router.answering.add(job)
+    try:
+        await answer.prepare(exchange.request)
+        await answer.write_eof()
+    finally:
+        router.answering.discard(job)
 
 
 async def read_body(router: Router, request: web.BaseRequest) -> bytes:
@@ -121,6 +143,7 @@ async def _serve(exchange: Exchange) -> web.StreamResponse:
         try:
             return await _try(exchange)
         except _Failed as failure:
+            exchange.served_by = job.backend or exchange.served_by
             router.failed(job, failure.why)
             if router.may_retry(job):
                 continue
@@ -138,7 +161,11 @@ async def _try(exchange: Exchange) -> web.StreamResponse:
     connection: Connection | None = None
     pool = backend.pool  # a reload may give the backend another one
     try:
-        connection, head = await _ask(exchange, backend, pool)
+        if exchange.router.settings.written.hedge.after is None or exchange.job.path not in JSON_PATHS:
+            connection, head = await _ask(exchange, backend, pool)
+        else:
+            pool, connection, head = await hedged(exchange.router, exchange.job, lambda job: _open(exchange, job))
+            exchange.served_by = exchange.job.backend
         if head.event_stream and head.status == 200:
             return await _EventStream(exchange, connection, head).run()
         return await _answer(exchange, connection, head)
@@ -182,6 +209,19 @@ async def _ask(exchange: Exchange, backend: Backend, pool: Pool) -> tuple[Connec
         except BaseException:
             connection.abort()
             raise
+
+
+async def _open(exchange: Exchange, job: Job) -> Opened:
+    """Send the request for a job, which may be a twin, and wait for the first bytes of the answer."""
+    assert job.backend is not None
+    pool = job.backend.pool
+    connection, head = await _ask(exchange, job.backend, pool)
+    try:
+        await connection.begun()
+    except BaseException:
+        connection.abort()
+        raise
+    return pool, connection, head
 
 
 def _came(exchange: Exchange, backend: Backend) -> None:

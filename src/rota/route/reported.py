@@ -52,6 +52,7 @@ _INFO = {
     ("sglang:cache_config_info", "page_size"): "block_tokens",
 }
 _WANTED = {name for names, _ in _SERIES.values() for name in names} | {name for name, *_ in (*_LABELLED, *_INFO)}
+FIGURE_MOST = 1e15  # what is negative or above is no count, whatever a page says
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,4 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if value == value and abs(value) != float("inf") else None
+    return value if 0 <= value < FIGURE_MOST else None

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rota.kernel.errors import InputError
@@ -22,6 +23,8 @@ from rota.route.settings import BackendSettings, Policy, Settings
 from rota.route.tenants import Tenant, Tenants
 
 RECENT = 50  # decisions that the dashboard shows
+UNKNOWN = "(unknown)"  # a model that no backend has
+HEDGES_READY = 10  # second tries that are always there after a quiet time
 
 
 class RetryBudget:
@@ -62,9 +65,13 @@ class Router:
         self.tenants = Tenants(written.tenants, settings.tenants)
         self.recorder: Recorder | None = None
         self.budget = RetryBudget(written.retry.budget, written.retry.reserve)
+        self.hedge_budget = RetryBudget(written.hedge.budget, HEDGES_READY)
+        self.answering: set[Job] = (
+            set()
+        )  # whose whole answer is on its way to the client; they are at no backend any more
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self.draining = False
-        self.retries = 0
+        self.retries = self.hedges = self.hedges_won = 0
         self._next_id = 0
         self.fleet.changed.append(self._backend_changed)
         self.fleet.change(written, settings.backends)
@@ -100,6 +107,7 @@ class Router:
         self.lengths.settings = written.lengths
         self.situation.prefix.room, self.situation.prefix_tokens = written.prefix.blocks, written.prefix.block_tokens
         self.budget.share, self.budget.reserve = written.retry.budget, written.retry.reserve
+        self.hedge_budget.share = written.hedge.budget
         self.tenants.change(written.tenants, settings.tenants)
         self.change_backends(settings.backends)
 
@@ -169,6 +177,7 @@ class Router:
             size = round(written.prefix.block_tokens * written.lengths.bytes_per_token)
             job.blocks = block_hashes(ask, self.salt, size)
         self.budget.request()
+        self.hedge_budget.request()
         self.decisions.tell("on_arrival", job.id, arrived)
         return job
 
@@ -179,7 +188,9 @@ class Router:
         backend.start(job, now)
         job.program.backend = backend.id
         if job.blocks:
-            self.situation.prefix.sent(backend.id, job.blocks)
+            prefix = self.situation.prefix
+            self.meters.prefix_hits.add(prefix.match(backend.id, job.blocks) / len(job.blocks))
+            prefix.sent(backend.id, job.blocks)
         self.decisions.tell("on_start", job.id, backend.id, now)
         self.recent.append(
             {
@@ -232,6 +243,44 @@ class Router:
         self.retries += 1
         return True
 
+    def hedge(self, job: Job) -> Job | None:
+        """A twin of a request at another backend that has room for it now; None where there is none, or the budget is spent."""
+        now = self.clock()
+        try:
+            others = [each for each in self.fleet.candidates(job, now) if each is not job.backend]
+        except Problem:
+            return None
+        if not others or (choice := self.decisions.choose(job, others, now)).backend is None:
+            return None
+        if not self.hedge_budget.take():
+            return None
+        self._next_id += 1
+        twin = replace(job, id=self._next_id, backend=None, tried=set(job.tried))
+        job.attempts += 1
+        self.hedges += 1
+        self.decisions.tell("on_arrival", twin.id, now)
+        self._dispatch(twin, choice, now)
+        return twin
+
+    def adopt(self, job: Job, twin: Job) -> None:
+        """The twin was faster: the request is where the twin is, and the twin is gone."""
+        loser, winner, now = job.backend, twin.backend, self.clock()
+        assert winner is not None
+        self.leave_backend(job)
+        if loser is not None:
+            self.decisions.tell("on_preempt", job.id, loser.id, now)
+        winner.swap(twin, job)
+        job.backend, job.dispatched, job.costs, job.decided_by = winner, twin.dispatched, twin.costs, twin.decided_by
+        twin.backend = None
+        self.hedges_won += 1
+        self.decisions.tell("on_start", job.id, winner.id, now)
+
+    def drop_twin(self, twin: Job) -> None:
+        """A twin's story is over, whether it won or lost."""
+        if twin.backend is not None:
+            self.leave_backend(twin)
+        self.decisions.tell("on_leave", twin.id, "hedged", self.clock())
+
     def end(self, job: Job, served_by: Backend | None) -> None:
         """A request is over, in whatever way: accounts are closed, beliefs corrected, a row written."""
         now = self.clock()
@@ -255,6 +304,8 @@ class Router:
         else:
             self.decisions.tell("on_leave", job.id, job.outcome, now)
         name = served_by.name if served_by is not None else ""
+        if not job.attempts and not self.fleet.offers(job.model):
+            job.model = UNKNOWN  # what strangers make up is no label and no text of ours
         self.meters.end(job, name, now, int(prompt), int(output))
         if self.recorder is not None:
             self.recorder.add(job, name, now, int(prompt), int(output), self.decisions.name)
@@ -279,11 +330,16 @@ class Router:
     def cut_slow_clients(self) -> None:
         """Hang up on clients that have not taken a piece of their answer for too long: their backends' slots are wanted."""
         since = self.clock() - self.settings.written.timeouts.client
-        for backend in (*self.fleet.backends.values(), *self.fleet.leaving):
-            for job in backend.outstanding.values():
-                if job.writing < since and isinstance(job.transport, asyncio.Transport):
-                    self.log.often("slow client cut", request=job.id, tenant=job.tenant.name)
-                    job.transport.abort()
+        backends = (*self.fleet.backends.values(), *self.fleet.leaving)
+        for job in (*self.answering, *(job for each in backends for job in each.outstanding.values())):
+            if job.writing < since and isinstance(job.transport, asyncio.Transport):
+                self.log.often("slow client cut", request=job.id, tenant=job.tenant.name)
+                job.transport.abort()
+
+    @property
+    def outstanding(self) -> int:
+        """Requests at backends, and answers on their way to clients."""
+        return self.fleet.outstanding + len(self.answering)
 
     @property
     def ready(self) -> bool:

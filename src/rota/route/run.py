@@ -226,9 +226,9 @@ class Running:
                 if server is not None:
                     server.close()  # the listener only: connections stay
         end = self.router.clock() + seconds
-        while self.router.fleet.outstanding and self.router.clock() < end:
+        while self.router.outstanding and self.router.clock() < end:
             await asyncio.sleep(0.05)
-        left = self.router.fleet.outstanding
+        left = self.router.outstanding
         (self.log.warning if left else self.log.info)("drained", cut=left)
         self.over.set()
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -12,12 +13,14 @@ from aiohttp.web_protocol import RequestHandler
 from rota.route.dashboard import PAGE, events
 from rota.route.headers import path_of
 from rota.route.metrics import Page
+from rota.route.openapi import description
 from rota.route.problems import Problem
 from rota.route.proxy import forward
 from rota.route.router import Router
 
 HEAD_MOST = 16 * 1024  # bytes of the request line, and of one header
 HEADERS_MOST = 100
+MODEL = "/v1/models/"
 
 
 class _Connection(RequestHandler):
@@ -69,6 +72,7 @@ class Front:
             "/ready": self._ready,
             "/metrics": self._metrics_page,
             "/v1/models": self._models,
+            "/openapi.json": self._openapi,
             "/": self._dashboard,
             "/events": self._events,
         }
@@ -77,6 +81,8 @@ class Front:
         try:
             if request.method == "CONNECT":
                 raise Problem(405, "CONNECT is not served here", "invalid_request_error")
+            if request.raw_path.startswith(MODEL):  # names of models have slashes, written as they are or escaped
+                return await self._model(request)
             path = path_of(request.raw_path)
             page = self._pages.get(path)
             if page is not None:
@@ -97,8 +103,8 @@ class Front:
 
     def _refused(self, request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
         answer = problem.response()
-        if not request.content.at_eof():
-            answer.force_close()  # the rest of the body is not read
+        if self._router.draining or not request.content.at_eof():
+            answer.force_close()  # no further request is served, or the rest of the body is not read
         return answer
 
     async def _health(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -119,11 +125,22 @@ class Front:
 
     async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
         await self._router.tenants.who(request.headers)
-        data = [
-            {"id": model, "object": "model", "created": 0, "owned_by": "rota"} for model in self._router.fleet.models()
-        ]
-        body = json.dumps({"object": "list", "data": data}).encode()
-        return web.Response(body=body, content_type="application/json", headers={"Server": "rota"})
+        return _json({"object": "list", "data": [_described(model) for model in self._router.fleet.models()]})
+
+    async def _model(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One model. Answered here: which backend has it is known here, and the name goes nowhere."""
+        if request.method not in ("GET", "HEAD"):
+            raise Problem(405, "a model is read with GET", "invalid_request_error")
+        await self._router.tenants.who(request.headers)
+        name = unquote(request.raw_path.partition("?")[0][len(MODEL) :])
+        if name not in self._router.fleet.models():
+            raise Problem(
+                404, "the model does not exist here", "invalid_request_error", param="model", code="model_not_found"
+            )
+        return _json(_described(name))
+
+    async def _openapi(self, request: web.BaseRequest) -> web.StreamResponse:
+        return _json(description())
 
     async def _dashboard(self, request: web.BaseRequest) -> web.StreamResponse:
         self._shown()
@@ -142,6 +159,14 @@ class Front:
     def _shown(self) -> None:
         if not self._router.settings.written.pages.dashboard:
             raise Problem(404, "there is no dashboard here", "invalid_request_error", code="not_found")
+
+
+def _described(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": "rota"}
+
+
+def _json(document: dict[str, Any]) -> web.Response:
+    return web.Response(body=json.dumps(document).encode(), content_type="application/json", headers={"Server": "rota"})
 
 
 def _where(error: Exception) -> str:

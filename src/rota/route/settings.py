@@ -89,6 +89,13 @@ class Retry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     reserve: Whole = 10  # retries that are always there after a quiet time
 
 
+class Hedge(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A second try beside one that says nothing. Off unless `after` is given: engines are slow when they are full, and it fills them further."""
+
+    after: Seconds | None = None  # silence until another backend is asked as well; None: never
+    budget: Share = 0.05  # second tries as a share of requests
+
+
 class Health(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     every: Seconds = 2.0
     timeout: Seconds = 2.0
@@ -179,6 +186,7 @@ class Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     line: Line = Line()
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    hedge: Hedge = Hedge()
     health: Health = Health()
     breaker: Breaker = Breaker()
     slow_start_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0

@@ -131,6 +131,13 @@ class Connection(asyncio.Protocol):
             await self._wait()
         return self._head
 
+    async def begun(self) -> None:
+        """Wait for the first bytes of the body, or for its end; nothing is taken. Raises UpstreamError."""
+        while not self._pieces and self._mode != "done":
+            await self._wait()
+        if not self._pieces and self._error is not None:
+            raise self._error
+
     async def read(self) -> bytes:
         """The next piece of the body, empty at its end. Raises UpstreamError where it is cut."""
         while not self._pieces:
