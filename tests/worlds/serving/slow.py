@@ -47,6 +47,7 @@ class Request:
     restarts: int = 0
     flight: int = -1
     swapped: int = 0  # blocks in the host's memory
+    aside: bool = False  # it decodes, and prompts took its place in the iteration before
 
     def __post_init__(self) -> None:
         self.target = self.prompt
@@ -193,6 +194,8 @@ class SlowReplica:
 
     def compose(self) -> list[Request]:
         rules = self.rules
+        if rules.prompts_first:
+            return self.compose_prompts_first()
         if not rules.mixed:
             if not rules.when_empty or not self.running:
                 admitted = self.admit()
@@ -205,6 +208,21 @@ class SlowReplica:
         if not self.give_blocks() or not self.running:
             self.admit()
         return [r for r in self.running if r.decoding or r.chunk > 0]
+
+    def compose_prompts_first(self) -> list[Request]:
+        """Whole prompts, then decoders while tokens last; who stood aside the last time goes before those who did not."""
+        if not self.give_blocks() or not self.running:
+            self.admit()
+        prompts = [r for r in self.running if not r.decoding and not r.moving]
+        decoders = [r for r in self.running if r.decoding]
+        left = self.rules.budget - sum(r.chunk for r in prompts)
+        order = [r for r in decoders if r.aside] + [r for r in decoders if not r.aside]
+        taken = order[: max(0, left)]
+        for r in self.running:
+            r.aside = r.decoding and r not in taken
+            while r.aside and len(r.blocks) > self.pool.need(r.computed):
+                self.pool.free.append(r.blocks.pop())
+        return [r for r in self.running if r in taken or r.chunk > 0]
 
     def cut_chunks(self) -> int:
         """Divide the token budget among the prompts under way, in order of admission; the blocks that are then missing."""
@@ -244,7 +262,8 @@ class SlowReplica:
     def admit(self) -> list[Request]:
         rules, admitted = self.rules, list[Request]()
         while self.waiting:
-            spent = sum((1 if rules.mixed else 0) if r.decoding else r.chunk for r in self.running)
+            beside = rules.mixed and not rules.prompts_first
+            spent = sum((1 if beside else 0) if r.decoding else r.chunk for r in self.running)
             left = rules.budget - spent
             full = len(self.running) + len(self.lagging) >= self.replica.max_running
             if left <= 0 or (not self.order.preemptive and (full or not self.pool.free)):
@@ -260,7 +279,8 @@ class SlowReplica:
             longest = max([each.chunk for each in admitted] + [chunk])
             if not moved and rules.padded and admitted and (len(admitted) + 1) * longest > rules.budget:
                 break
-            if not moved and not rules.padded and chunk > left and self.running:
+            others = bool(admitted) if rules.prompts_first else bool(self.running)
+            if not moved and not rules.padded and chunk > left and others:
                 break
             if full or not self.fits(r, chunk, hits):
                 if not self.order.preemptive or not self.running:

@@ -42,10 +42,19 @@ def claims(decodes: int, *prompts: int) -> Claims:
         ("sarathi", [1, 1, 200, 310, 0]),
         ("orca", [1, 1, 200, 0, 0]),
         ("static", [1, 1, 0, 0, 0]),  # the batch under way is finished first
+        ("splitwise", [1, 1, 200, 0, 0]),  # a whole prompt; 512 tokens do not hold a second one, but both decodes
     ],
 )
 def test_amounts_by_hand(name: str, expected: list[int]) -> None:
     assert BATCHERS[name]().amounts(claims(2, 200, 400, 50), {"tokens": 512}, 0.0).tolist() == expected
+
+
+def test_prompts_take_the_place_of_decodes() -> None:
+    """505 of 512 tokens are prompts: 7 of 9 decodes have a place; a prompt alone may be larger, and leaves none."""
+    amounts = BATCHERS["splitwise"]().amounts
+    assert amounts(claims(9, 300, 205, 8), {"tokens": 512}, 0.0).tolist() == [1] * 7 + [0, 0, 300, 205, 0]
+    assert amounts(claims(9, 600), {"tokens": 512}, 0.0).tolist() == [0] * 9 + [600]
+    assert amounts(claims(9), {"tokens": 512}, 0.0).tolist() == [1] * 9
 
 
 def test_rules_of_an_engine() -> None:

@@ -42,6 +42,12 @@ class Blocks:
             self._free -= wanted - seq.held
             seq.held = wanted
 
+    def give_back(self, seq: Sequence, tokens: int) -> None:
+        """Give back what is more than `tokens` tokens need; a block with a name is kept until all are released."""
+        if not seq.blocks and seq.held > self.need(tokens):
+            self._free += seq.held - self.need(tokens)
+            seq.held = self.need(tokens)
+
     def release(self, seq: Sequence) -> None:
         """Give all blocks back."""
         self._free += seq.held

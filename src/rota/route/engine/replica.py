@@ -171,7 +171,19 @@ class Replica:
             return list(self.running) if self.running else self._admit()
         if not self._grow() or not self.running:
             self._admit()
-        return [seq for seq in self.running if seq.decoding or seq.chunk > 0]
+        if rules.prompts_first:
+            self._stand_aside()
+        return [seq for seq in self.running if (seq.decoding and not seq.aside) or seq.chunk > 0]
+
+    def _stand_aside(self) -> None:
+        """Decoders that find no token beside the prompts wait for the next iteration, where they go before the others."""
+        left = self.rules.budget - sum(seq.chunk for seq in self.running if not seq.decoding)
+        decoders = [seq for seq in self.running if seq.decoding]
+        order = sorted(decoders, key=lambda seq: not seq.aside)
+        for place, seq in enumerate(order):
+            seq.aside = place >= left
+            if seq.aside and self.rules.reserve != RESERVE_FIXED:
+                self.blocks.give_back(seq, seq.computed)
 
     def _cut(self) -> int:
         """Divide the token budget among the prompts under way, in order of admission. Returns the blocks that are then missing."""
@@ -209,7 +221,7 @@ class Replica:
         self.running.remove(seq)
         self.blocks.release(seq)
         seq.computed = seq.chunk = 0
-        seq.decoding, seq.target = False, seq.prompt + seq.generated
+        seq.decoding, seq.aside, seq.target = False, False, seq.prompt + seq.generated
         seq.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(seq)
@@ -217,7 +229,8 @@ class Replica:
     def _admit(self) -> list[Sequence]:
         """Waiting requests begin while slots, tokens and blocks last."""
         rules, admitted, longest = self.rules, list[Sequence](), 0
-        left = rules.budget - sum((1 if rules.mixed else 0) if seq.decoding else seq.chunk for seq in self.running)
+        beside = 1 if rules.mixed and not rules.prompts_first else 0
+        left = rules.budget - sum(beside if seq.decoding else seq.chunk for seq in self.running)
         while self.waiting and left > 0 and self.blocks.free:
             if len(self.running) + len(self.lagging) >= self.max_running:
                 break
@@ -229,7 +242,7 @@ class Replica:
                 # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
                 if admitted and (len(admitted) + 1) * max(longest, chunk) > rules.budget:
                     break
-            elif chunk > left and self.running:
+            elif chunk > left and (admitted if rules.prompts_first else self.running):
                 break
             if not self._fits(seq, chunk, hits, idle):
                 break

@@ -22,6 +22,7 @@ class Sequence:
     target: int = 0  # tokens to prefill: the prompt, after a preemption also what had been generated
     chunk: int = 0  # tokens of the prompt in this iteration
     decoding: bool = False
+    aside: bool = False  # prompts took its place in the iteration
     held: int = 0  # KV blocks
     blocks: list[int] = field(default_factory=list)  # which ones, where there is a prefix cache
     named: int = 0  # how many of them were offered to the cache

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rota.kernel.decisions import Allot
 from rota.kernel.errors import InputError
-from rota.kernel.tables import Claims, Column, FloatColumn
+from rota.kernel.tables import Claims, Column, FloatColumn, IntColumn
 
 UNLIMITED = 1 << 40
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
@@ -37,6 +38,7 @@ class BatchRules:
     reserve: int = RESERVE_CHUNK  # set aside at admission: the chunk, the prompt, or a fixed length
     reserve_tokens: int = 0  # that fixed length
     full_check: bool = False  # admit only when the whole prompt would fit
+    prompts_first: bool = False  # whole prompts take tokens before decodes; decodes without any pause for the iteration
     ahead: bool = False  # the next iteration is put together while this one runs (asynchronous scheduling)
 
 
@@ -66,6 +68,8 @@ class Batcher(Allot):
         wanted, decoding = claims.wanted.astype(np.int64), claims.decoding > 0
         granted = np.zeros(len(claims), np.int64)
         waiting = np.flatnonzero(~decoding)
+        if rules.prompts_first:
+            return self._prompts_first(wanted, decoding, min(rules.budget, tokens))
         if rules.mixed:
             granted[decoding] = 1
         elif rules.when_empty and decoding.any():
@@ -82,6 +86,20 @@ class Batcher(Allot):
         if not rules.mixed and count == 0:
             granted[decoding] = 1
         return granted.astype(np.float64)
+
+    def _prompts_first(self, wanted: IntColumn, decoding: npt.NDArray[np.bool_], tokens: int) -> FloatColumn:
+        """Whole prompts in their order, the first whatever its length; then decodes while tokens last, and one where nothing else runs."""
+        granted, left = np.zeros(len(wanted)), tokens
+        for row in np.flatnonzero(~decoding):
+            if wanted[row] > left and left < tokens:
+                break
+            granted[row] = wanted[row]
+            left -= int(wanted[row])
+            if left <= 0:
+                break
+        rows = np.flatnonzero(decoding)
+        granted[rows[: max(left, 0)]] = 1
+        return granted
 
 
 def watermark_blocks(batcher: str, share: float, engine: Engine) -> int:

@@ -217,6 +217,7 @@ class Simulation:
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
             clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
             row[at.SWAP_ROOM] = replica.swap_blocks
+            row[at.PROMPTS_FIRST] = rules.prompts_first
             if replica.swap_blocks and replica.swap_blocking:
                 clock[at.SWAP_RATE] = replica.kv_bytes / replica.swap_bandwidth
             row[at.ROLE], row[at.GANG_SIZE] = ROLES[replica.role], replica.gang
@@ -451,6 +452,10 @@ class Simulation:
         state = self.state
         state[at.SELF] = state.ctypes.data
         state[[at.BEGIN_ENTRY, at.COMPLETE_ENTRY]] = batch.begin_entry.address, batch.complete_entry.address
+        if any(replica.rules.prompts_first for replica in self.replicas):
+            from rota.worlds.serving.kernels import prompts_first
+
+            state[at.BEGIN_ENTRY] = prompts_first.begin_entry.address
         if any(replica.prefix_caching for replica in self.replicas):
             from rota.worlds.serving.kernels import prefix
 

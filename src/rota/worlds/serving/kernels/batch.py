@@ -73,6 +73,7 @@ from rota.worlds.serving.kernels.layout import (
     GANG,
     GANG_SIZE,
     GENERATED,
+    GOES_TO,
     HELD_BLOCKS,
     HIT_TOKENS,
     HOSTS,
@@ -109,6 +110,7 @@ from rota.worlds.serving.kernels.layout import (
     PREFILLING,
     PREFIX,
     PROMPT,
+    PROMPTS_FIRST,
     QUEUE_ROOM,
     QUEUED,
     QUEUED_COUNT,
@@ -381,7 +383,7 @@ def admit(state, r, budget):
             # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
             if count > 0 and (count + 1) * max(longest, chunk) > host[BUDGET]:
                 break
-        elif chunk > budget and count + host[DECODES] > 0:
+        elif chunk > budget and (count > 0 or (host[DECODES] > 0 and not host[PROMPTS_FIRST])):
             break
         if full or not fits(state, r, j, chunk, hits, idle_hits):
             if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
@@ -681,7 +683,7 @@ def complete_prefills(state, r, now):
         seconds[LAST_TOKEN, j] = now
         if job[GENERATED, j] == job[OUTPUT, j]:
             finish(state, r, j, now)
-        elif host[ROLE] == PREFILL_ROLE:
+        elif host[ROLE] == PREFILL_ROLE or job[GOES_TO, j] != 0:
             park(state, r, j)
         else:
             join(state, r, j)

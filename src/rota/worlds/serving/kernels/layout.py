@@ -33,19 +33,23 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 # A job's integers.
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
-    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, SWAPPED, JOB_INTS,
-) = range(25)  # fmt: skip
+    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, SWAPPED,
+    GOES_TO, WAS_PAUSED, JOB_INTS,
+) = range(27)  # fmt: skip
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
 # SWAPPED: blocks that it has in the host's memory.
+# GOES_TO: one more than the number of the host that decodes it, -1: another one than where its prompt is computed, 0: the same.
+# WAS_PAUSED: the iteration in which it last stood aside (see prompts_first), 0: never.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
 
 # A job's floats, seconds.
 ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
 
 # A job's states.
-FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED = range(10)
+FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, PAUSED = range(11)
 # PARKED: its prompt is done, its KV stays where it is. MOVING: its KV comes in. LANDED: it is there, and decodes from the next iteration on.
+# PAUSED: it decodes, but prompts have taken its place in this iteration.
 
 # A host's integers: first its settings, then its state.
 (
@@ -54,8 +58,8 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
     ASYNC, BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM,
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
-    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, HOST_INTS,
-) = range(54)  # fmt: skip
+    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, HOST_INTS,
+) = range(56)  # fmt: skip
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)

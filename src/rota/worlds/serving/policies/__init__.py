@@ -18,8 +18,10 @@ from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
+from rota.worlds.serving.policies.token_jsq import TokenQueue
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
@@ -32,6 +34,7 @@ BATCHERS: dict[str, type[Batcher]] = {
     "sarathi": Sarathi,
     "orca": Orca,
     "static": Static,
+    "splitwise": SplitwiseBatch,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,
@@ -40,6 +43,7 @@ ROUTES: dict[str, type[Place]] = {
     "reuse_and_work": ReuseAndWork,
     "freest": Freest,
     "vidur_lor": VidurLeastOutstanding,
+    "token_jsq": TokenQueue,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
