@@ -14,7 +14,7 @@ from rota.route.engine.live import LiveReplica
 from rota.route.engine.metrics import EngineMetrics
 from rota.route.engine.replica import Replica
 from rota.route.engine.sequence import Sequence
-from rota.route.engine.settings import limits
+from rota.route.engine.settings import ENGINE_BATCHERS, limits
 from rota.rules import ORDERS, PLACES
 from rota.worlds.serving import simulate
 from rota.worlds.serving.batching import BatchRules, Engine
@@ -28,7 +28,7 @@ from tests.route.engine.virtual import VirtualClock
 LINEAR = {"constant": 0.011, "prefill_tokens": 0.0013, "decodes": 0.0007, "decode_context": 0.00003}
 ENGINE = Engine(12, 4, 4, 16, 24)
 BLOCK = 4
-EVERY_BATCHER = [*BATCHERS, "vllm_v1 ahead", "vllm_v1 whole prompts"]
+EVERY_BATCHER = [*ENGINE_BATCHERS, "vllm_v1 ahead", "vllm_v1 whole prompts"]
 Rows = list[tuple[int, int, int]]  # arrival in 1/16 s, prompt, output
 
 rows_of_requests = st.lists(

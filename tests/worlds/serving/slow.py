@@ -11,6 +11,7 @@ from math import inf
 from rota.worlds.serving.batching import RESERVE_FIXED, RESERVE_PROMPT
 from rota.worlds.serving.simulate import Replica
 from rota.worlds.serving.timing.features import iteration
+from tests.worlds.serving.slow_inside import Wave, after_check, longest_fitting, peak_fits
 
 Key = tuple[float, ...]
 
@@ -48,6 +49,7 @@ class Request:
     flight: int = -1
     swapped: int = 0  # blocks in the host's memory
     aside: bool = False  # it decodes, and prompts took its place in the iteration before
+    set_aside: int = 0  # tokens that S3 has set aside
 
     def __post_init__(self) -> None:
         self.target = self.prompt
@@ -124,6 +126,8 @@ class SlowReplica:
         self.parked: list[Request] = []  # prompts that are done where nothing decodes
         self.moved: list[Request] = []  # their KV begins to come in
         self.known: set[str] = set()  # which keys were asked for this decision
+        self.past: list[int] = []  # lengths of answers in the order of their ends
+        self.wave = Wave()
 
     @property
     def outstanding(self) -> int:
@@ -160,8 +164,10 @@ class SlowReplica:
     def seconds(self, batch: list[Request]) -> float:
         prefills = [(r.computed, r.chunk) for r in batch if not r.decoding]
         samples = sum(1 for r in batch if r.decoding or r.computed + r.chunk == r.target)
-        features = iteration(prefills, [r.computed for r in batch if r.decoding], samples)
-        return self.replica.timing.seconds(features)
+        decodes = [r.computed for r in batch if r.decoding]
+        if self.rules.layer_tokens:
+            return self.wave.seconds(self.replica, prefills, decodes, samples)
+        return self.replica.timing.seconds(iteration(prefills, decodes, samples))
 
     # -- what goes first ------------------------------------------------------------------------------------------
 
@@ -205,6 +211,8 @@ class SlowReplica:
             if not self.running:
                 return self.admit()
             return [r for r in self.running if not r.moving]
+        if rules.reservation is not None:
+            after_check(self)
         if not self.give_blocks() or not self.running:
             self.admit()
         return [r for r in self.running if r.decoding or r.chunk > 0]
@@ -227,9 +235,9 @@ class SlowReplica:
     def cut_chunks(self) -> int:
         """Divide the token budget among the prompts under way, in order of admission; the blocks that are then missing."""
         left = self.rules.budget - (sum(r.decoding for r in self.running) if self.rules.mixed else 0)
-        missing = 0
+        missing, under_way = 0, self.wave.under_way(self.running)
         for r in self.running:
-            if not r.decoding:
+            if not r.decoding and not under_way:
                 r.chunk = max(0, min(r.target - r.computed, left))
                 left -= r.chunk
             missing += max(0, self.pool.need(r.computed + (1 if r.decoding else r.chunk)) - len(r.blocks))
@@ -261,7 +269,7 @@ class SlowReplica:
 
     def admit(self) -> list[Request]:
         rules, admitted = self.rules, list[Request]()
-        while self.waiting:
+        while self.waiting and not self.wave.under_way(self.running):
             beside = rules.mixed and not rules.prompts_first
             spent = sum((1 if beside else 0) if r.decoding else r.chunk for r in self.running)
             left = rules.budget - spent
@@ -269,7 +277,7 @@ class SlowReplica:
             if left <= 0 or (not self.order.preemptive and (full or not self.pool.free)):
                 break
             self.ask("order")
-            r = self.first()
+            r = self.first() if rules.reservation is None else longest_fitting(self)
             if r is None:
                 break
             moved = r.source is not None or r.swapped > 0
@@ -282,7 +290,7 @@ class SlowReplica:
             others = bool(admitted) if rules.prompts_first else bool(self.running)
             if not moved and not rules.padded and chunk > left and others:
                 break
-            if full or not self.fits(r, chunk, hits):
+            if full or not self.fits(r, chunk, hits) or (rules.future is not None and not peak_fits(self, r)):
                 if not self.order.preemptive or not self.running:
                     break
                 worst = self.worst()
@@ -329,9 +337,12 @@ class SlowReplica:
     def complete(self) -> None:
         """The iteration ends: decoders first, by number, then prompts in order of admission."""
         self.busy, self.ready, self.now = False, True, self.ends
+        between = self.wave.goes_on(self.batch) if self.rules.layer_tokens else False
         for r in sorted(self.batch, key=lambda each: (not each.decoding, each.number if each.decoding else 0)):
             if r.decoding:
                 r.computed += 1
+            elif between:
+                continue
             else:
                 r.computed, r.chunk = r.computed + r.chunk, 0
                 if r.computed < r.target:
@@ -342,6 +353,7 @@ class SlowReplica:
             if r.generated == r.output:
                 self.running.remove(r)
                 self.finished.append(r)
+                self.past.append(r.output)
                 if self.rules.ahead:
                     self.lagging.append(r)
                 else:

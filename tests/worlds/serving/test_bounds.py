@@ -67,7 +67,8 @@ def best(work: Workload, fleet: list[Replica]) -> dict[str, float]:
         replicas = [Replica(**{**replica.__dict__, "rules": rules}) for replica in fleet]
         for ranks in permutations(range(len(work))):
             for hosts in product(range(len(fleet)), repeat=len(work)):
-                run = Simulation(work, replicas, Roles(Given(ranks), Assigned(hosts), Given(ranks)))
+                roles = Roles(Given(ranks), Assigned(hosts), Given(ranks))
+                run = Simulation(work, replicas, roles, work.output_tokens.astype(np.float64))
                 run.run()
                 if not (run.jobs[at.STATE] == at.FINISHED_STATE).all():
                     continue

@@ -71,7 +71,7 @@ def test_together_equals_apart(name: str, rows: list[tuple[int, int, int, int]])
 
     def run(together: bool) -> Simulation:
         roles = Roles(ORDERS["fcfs"](), PLACES["least_outstanding"](), ORDERS["fcfs"]())
-        made = Simulation(work, [replica(rules_of(name))] * 3, roles)
+        made = Simulation(work, [replica(rules_of(name))] * 3, roles, work.output_tokens.astype(np.float64))
         if together:
             made.state[at.GLOBAL] = 1
             made._entries()

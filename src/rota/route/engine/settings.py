@@ -114,6 +114,10 @@ def resolve(settings: Settings, folder: Path | None = None) -> Plan:
         raise InputError("batch: must derive from rota.worlds.serving.batching.Batcher")
     shape = BatcherEngine(blocks, settings.block_tokens, settings.max_running, settings.max_batched_tokens, context)
     rules = batcher.rules(shape)
+    if not rules.plain:
+        raise InputError(
+            f"batch: {settings.batch} works in the simulated fleet only; an engine can be one of {', '.join(ENGINE_BATCHERS)}"
+        )
     longest, longest_prompt = limits(rules, blocks, settings.block_tokens, context)
     if longest < 2:
         raise InputError(f"kv_blocks: {blocks} blocks of {settings.block_tokens} tokens hold no request; give more")
@@ -129,6 +133,9 @@ def resolve(settings: Settings, folder: Path | None = None) -> Plan:
         longest_prompt=longest_prompt,
         hidden=model.hidden,
     )
+
+
+ENGINE_BATCHERS = ("vllm_v0", "vllm_v1", "sarathi", "orca", "static")
 
 
 def limits(rules: BatchRules, kv_blocks: int, block_tokens: int, context: int) -> tuple[int, int]:

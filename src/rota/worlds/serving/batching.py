@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,16 @@ import numpy.typing as npt
 from rota.kernel.decisions import Allot
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Claims, Column, FloatColumn, IntColumn
+from rota.worlds.serving.timing.model import Timing
 
 UNLIMITED = 1 << 40
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
+ESTIMATES = {
+    "sample": 0,
+    "quantile": 1,
+    "released": 2,
+    "limit": 3,
+}  # how a length is foreseen; see policies/past_future
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,26 @@ class Engine:
     max_running: int
     max_batched_tokens: int
     context_limit: int  # longest prompt and answer together, tokens
+    layers: int = UNLIMITED  # of the model
+    timing: Timing | None = None  # of an iteration, where a batcher works with it
+
+
+@dataclass(frozen=True)
+class FutureMemory:
+    """Admit while the peak of the memory that the batch will need is within the cache; see policies/past_future."""
+
+    estimate: str
+    limit: int  # tokens of the longest answer that may be asked for
+    window: int  # finished answers that are remembered
+    quantile: float
+    reserved: float  # share of the cache that stays out of it
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Set memory aside for the predicted answer, rounded up to whole buckets; see policies/s3."""
+
+    bucket_tokens: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +68,18 @@ class BatchRules:
     full_check: bool = False  # admit only when the whole prompt would fit
     prompts_first: bool = False  # whole prompts take tokens before decodes; decodes without any pause for the iteration
     ahead: bool = False  # the next iteration is put together while this one runs (asynchronous scheduling)
+    future: FutureMemory | None = None
+    reservation: Reservation | None = None
+    layer_tokens: int = (
+        0  # prompts go through a group of layers an iteration, so many tokens x layers of work; 0: through all of them
+    )
+    layers: int = UNLIMITED  # of the model, with layer_tokens
+    max_running: int = UNLIMITED  # fewer than the engine's slots
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is all that goes on inside a replica."""
+        return self.future is None and self.reservation is None and not self.layer_tokens
 
 
 CLAIM_COLUMNS = {
@@ -56,6 +96,8 @@ class Batcher(Allot):
     """
 
     reads = ("wanted", "decoding")
+    foresees: ClassVar[bool] = False  # it works with predicted lengths
+    packs: ClassVar[bool] = False  # it says itself who goes first
 
     def rules(self, engine: Engine) -> BatchRules:
         """The rules on an engine. Raises InputError where the settings contradict each other."""

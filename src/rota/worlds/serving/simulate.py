@@ -13,6 +13,7 @@ from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
+from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.timing.model import Timing
@@ -129,6 +130,7 @@ class Simulation:
         think: Closed loop: seconds between an answer and its user's next request, a row a request.
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
+        seed: Of draws that a mechanism inside a replica makes.
     """
 
     workload: Workload
@@ -139,6 +141,8 @@ class Simulation:
     think: FloatColumn | None = None
     concurrency: int = 0
     plan: Plan | None = None
+    seed: int = 0
+    kept: list[Any] = field(default_factory=list, init=False, repr=False)  # arrays that only kernels know
 
     @property
     def makes_arrivals(self) -> bool:
@@ -156,6 +160,7 @@ class Simulation:
         self._lines()
         self._accounts()
         self._prefix()
+        equip(self)
         self._fixed_columns()
         self._decide_who_is_asked()
         self._entries()
@@ -206,7 +211,10 @@ class Simulation:
         for row, clock, replica in zip(self.hosts, self.clocks, fleet, strict=True):
             rules = replica.rules
             row[at.KV_BLOCKS] = row[at.FREE] = replica.kv_blocks
-            row[at.BLOCK_TOKENS], row[at.MAX_RUNNING] = replica.block_tokens, replica.max_running
+            row[at.BLOCK_TOKENS], row[at.MAX_RUNNING] = (
+                replica.block_tokens,
+                min(replica.max_running, rules.max_running),
+            )
             row[at.MAX_OUTSTANDING], row[at.CONTEXT_LIMIT] = replica.max_outstanding, replica.context_limit
             row[[at.BUDGET, at.CHUNKED, at.MIXED, at.PADDED]] = rules.budget, rules.chunked, rules.mixed, rules.padded
             row[[at.WHEN_EMPTY, at.WATERMARK, at.RESERVE]] = rules.when_empty, rules.watermark_blocks, rules.reserve

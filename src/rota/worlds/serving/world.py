@@ -76,6 +76,11 @@ class Serving:
         roles = self._roles(policy, folder)
         self._fleet(case, policy, folder)
         hidden = case.information.output_tokens == "hidden"
+        batcher = self._batcher(policy, folder)
+        if hidden and batcher.foresees:
+            return "it works with predicted answers, which are hidden: set information.output_tokens, for example to {bucket: {k: 10, accuracy: 0.8}}"
+        if batcher.packs and policy.get("order", "fcfs") != "fcfs":
+            return "its batcher says itself who goes first: leave the order out"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}
             blind = sorted(reads & {"size", "remaining", "output_tokens"})
@@ -170,6 +175,7 @@ class Serving:
             think=think,
             concurrency=concurrency,
             plan=_plan(case, seed),
+            seed=seed,
         )
 
     def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
@@ -242,20 +248,25 @@ class Serving:
             own(Scaler, "scale", SCALERS),
         )
 
+    def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:
+        where = f"policy {policy.get('name', 'policy')}, batch"
+        batcher = find("allot", policy.get("batch", DEFAULTS["batch"]), [BATCHERS], folder, where)
+        if not isinstance(batcher, Batcher):
+            raise InputError(f"{where}: must derive from rota.worlds.serving.batching.Batcher")
+        return batcher
+
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
         """Every replica of the fleet under a policy's batcher; each run has its own count of extrapolations."""
-        name = policy.get("name", "policy")
-        batcher = find("allot", policy.get("batch", DEFAULTS["batch"]), [BATCHERS], folder, f"policy {name}, batch")
-        if not isinstance(batcher, Batcher):
-            raise InputError(f"policy {name}, batch: must derive from rota.worlds.serving.batching.Batcher")
-        replicas = []
+        batcher, replicas = self._batcher(policy, folder), []
         for group in case.fleet:
             model, gpu, timing = catalogue.model(group.model), catalogue.gpu(group.gpu), self._timing(case, group)
             blocks, context = kv_blocks(group, model, gpu), group.context or model.context
             prefill, decode = work_rates(timing)
             timing = replace(timing, parameters=timing.parameters.copy())
             timing.parameters[0] = 0.0
-            engine = Engine(blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context)
+            engine = Engine(
+                blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context, model.layers, timing
+            )
             replica = Replica(
                 label=f"{group.model} on {group.tp} x {group.gpu}",
                 kv_blocks=blocks,

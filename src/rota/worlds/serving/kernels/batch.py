@@ -10,6 +10,22 @@ from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
 from rota.worlds.serving.kernels.decoders import context, drop, join, stop_running
+from rota.worlds.serving.kernels.inside import (
+    CHECK_ENTRY,
+    CHECKED,
+    GATE_ENTRY,
+    GATED,
+    LAYER_ENTRY,
+    LAYERED,
+    OBSERVE_ENTRY,
+    OBSERVED,
+    PACKED,
+    PICK_ENTRY,
+    TIME_ENTRY,
+    TIMED,
+    inside,
+    wave_under_way,
+)
 from rota.worlds.serving.kernels.layout import (
     A_CLASSES,
     A_ENDING,
@@ -79,6 +95,7 @@ from rota.worlds.serving.kernels.layout import (
     HOSTS,
     INBOX_COUNT,
     INBOX_HEAD,
+    INSIDE,
     ITERATIONS,
     JOBS,
     KIND_ORDER,
@@ -267,13 +284,14 @@ def cut_chunks(state, r):
     job, host = job_ints(state), host_ints(state)[r]
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     budget = host[BUDGET] - (host[DECODES] if host[MIXED] else 0)
+    under_way = host[INSIDE] & LAYERED and wave_under_way(state, r)
     need = 0
     if host[RESERVE] != RESERVE_FIXED:
         phase = host[STEP] % host[BLOCK_TOKENS]
         need = ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase]
     for position in range(host[PREFILL_COUNT]):
         j = prefills[position]
-        chunk = max(0, min(job[TARGET, j] - job[COMPUTED, j], budget))
+        chunk = job[CHUNK, j] if under_way else max(0, min(job[TARGET, j] - job[COMPUTED, j], budget))
         job[CHUNK, j] = chunk
         budget -= chunk
         if host[RESERVE] == RESERVE_CHUNK:
@@ -339,6 +357,22 @@ def fits(state, r, j, chunk, hits, idle_hits):
 
 
 @compiler.inner
+def next_to_begin(state, r):
+    """Position in the line of the job to admit next: the first of the order, unless the batcher packs. -1: none."""
+    if host_ints(state)[r, INSIDE] & PACKED:
+        return call_entry(inside(state, r)[PICK_ENTRY], state[SELF], r, 0, 0, 0)
+    return first(state, r)
+
+
+@compiler.inner
+def may_begin(state, r, j):
+    """Whether a mechanism that looks ahead lets a job begin that would fit now."""
+    if not host_ints(state)[r, INSIDE] & GATED:
+        return True
+    return call_entry(inside(state, r)[GATE_ENTRY], state[SELF], r, j, 0, 0) != 0
+
+
+@compiler.inner
 def chunks(state, r):
     """How many prompts have tokens in the iteration that is put together, and the most tokens of one."""
     job, host = job_ints(state), host_ints(state)[r]
@@ -366,7 +400,7 @@ def admit(state, r, budget):
             break
         if state[DYNAMIC] and not state[ANSWERED] & (1 << KIND_ORDER):
             return ASK + KIND_ORDER
-        position = first(state, r)
+        position = next_to_begin(state, r)
         if position < 0:
             break
         j = waiting[position]
@@ -385,7 +419,7 @@ def admit(state, r, budget):
                 break
         elif chunk > budget and (count > 0 or (host[DECODES] > 0 and not host[PROMPTS_FIRST])):
             break
-        if full or not fits(state, r, j, chunk, hits, idle_hits):
+        if full or not fits(state, r, j, chunk, hits, idle_hits) or not may_begin(state, r, j):
             if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
                 if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
                     return ASK + KIND_VICTIM
@@ -506,7 +540,10 @@ def start(state, r):
         return IDLE
     features = state[A_FEATURES] + 8 * FEATURES * r
     clock[BEGUN] = clock[NOW]
-    seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
+    if host[INSIDE] & TIMED:
+        seconds = call_timing(inside(state, r)[TIME_ENTRY], state[SELF], r)
+    else:
+        seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
     clock[STALL] = 0.0
     host[BUSY] = 1
@@ -594,6 +631,8 @@ def begin(state, r):
                 return ask(state, r, code - ASK)
             if host[PREFILL_COUNT] > 0:
                 return start(state, r)
+        if host[INSIDE] & CHECKED:
+            call_entry(inside(state, r)[CHECK_ENTRY], state[SELF], r, 0, 0, 0)
         if (state[DYNAMIC] or state[VICTIM] == 2) and short(state, r):
             kind = KIND_VICTIM if state[VICTIM] == 2 else KIND_ORDER
             if not state[ANSWERED] & (1 << kind) and state[VICTIM] != 1:
@@ -607,9 +646,10 @@ def begin(state, r):
                     return ask(state, r, code - ASK)
             return start(state, r)
         host[STAGE] = 1
-    code = admit(state, r, host[BUDGET] - host[DECODES] - batched(state, r))
-    if code >= ASK:
-        return ask(state, r, code - ASK)
+    if not (host[INSIDE] & LAYERED and wave_under_way(state, r)):
+        code = admit(state, r, host[BUDGET] - host[DECODES] - batched(state, r))
+        if code >= ASK:
+            return ask(state, r, code - ASK)
     if host[DECODES] == 0:
         host[DECODING_NOW] = 0
     return start(state, r)
@@ -635,6 +675,8 @@ def finish(state, r, j, now):
     seconds[LAST_TOKEN, j] = now
     state[FINISHED] += 1
     state[DISPATCH] = 1
+    if host[INSIDE] & OBSERVED:
+        call_entry(inside(state, r)[OBSERVE_ENTRY], state[SELF], r, j, 0, 0)
     if job[WATCHED, j]:
         note(state, STOP_FINISH, j)
     emit(state, E_FINISH, j, r, now)
@@ -703,6 +745,8 @@ def complete(state, r):
     if host[DECODING_NOW]:
         complete_decodes(state, r, now)
     if host[PREFILL_COUNT] > 0:
+        if host[INSIDE] & LAYERED and not call_entry(inside(state, r)[LAYER_ENTRY], state[SELF], r, 0, 0, 0):
+            return  # the prompts go on with the next group of layers
         complete_prefills(state, r, now)
 
 

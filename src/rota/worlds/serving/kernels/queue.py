@@ -112,9 +112,12 @@ def remove(state, line, position):
     if is_scanned(state, line):
         waiting[position] = moved
         return
-    # Only ever the top of the heap: let the last sink from there.
+    # Let the last sink from there, or rise; from the top, which is nearly always the one to go, it can only sink.
     keys, arrival = line_keys(state, line), job_floats(state)[ARRIVAL]
     parent = position
+    while parent > 0 and parent < count and before(keys, arrival, moved, waiting[(parent - 1) >> 1]):
+        waiting[parent] = waiting[(parent - 1) >> 1]
+        parent = (parent - 1) >> 1
     while True:
         child = 2 * parent + 1
         if child >= count:

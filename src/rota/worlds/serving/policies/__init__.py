@@ -10,12 +10,15 @@ from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
+from rota.worlds.serving.policies.layered_prefill import LayeredPrefill
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.orca import Orca
+from rota.worlds.serving.policies.past_future import PastFuture
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
+from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
@@ -35,6 +38,9 @@ BATCHERS: dict[str, type[Batcher]] = {
     "orca": Orca,
     "static": Static,
     "splitwise": SplitwiseBatch,
+    "past_future": PastFuture,
+    "s3": S3,
+    "layered_prefill": LayeredPrefill,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,

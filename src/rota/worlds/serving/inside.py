@@ -1,0 +1,90 @@
+"""What goes on inside a replica beyond the plain batcher, set up: the arrays of such mechanisms, and who acts in which host."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rota.kernel.errors import InputError
+from rota.kernel.streams import stream_key
+from rota.worlds.serving.batching import ESTIMATES, FutureMemory, Reservation
+from rota.worlds.serving.kernels import layout as at
+
+if TYPE_CHECKING:
+    from rota.worlds.serving.simulate import Simulation
+
+IntRow = npt.NDArray[np.int64]
+STREAM = "past_future"  # of the draws of past lengths
+
+
+def equip(run: "Simulation") -> None:
+    """Give every host the numbers of its mechanisms; hosts without any get nothing, and nothing is compiled for them.
+
+    Raises:
+        InputError: a batcher sets memory aside for predicted answers, and nothing predicts them.
+    """
+    if all(replica.rules.plain for replica in run.replicas):
+        run._own(at.A_INSIDE, np.zeros((1, 1), np.int64))
+        run._own(at.A_INSIDE_FLOATS, np.zeros((1, 1)))
+        return
+    from rota.worlds.serving.kernels import inside
+
+    ints = run._own(at.A_INSIDE, np.zeros((len(run.replicas), inside.INSIDE_INTS), np.int64))
+    floats = run._own(at.A_INSIDE_FLOATS, np.zeros((len(run.replicas), inside.INSIDE_FLOATS)))
+    kept: list[Any] = []  # arrays whose addresses the kernels have
+    for number, replica in enumerate(run.replicas):
+        rules, row, flags = replica.rules, ints[number], 0
+        if rules.future is not None:
+            flags |= _future(run, rules.future, row, floats[number], replica.kv_blocks * replica.block_tokens, kept)
+        if rules.reservation is not None:
+            flags |= _reservation(run, rules.reservation, row, replica.kv_blocks, kept)
+        if rules.layer_tokens:
+            flags |= _layers(row, rules.layer_tokens, rules.layers)
+        run.hosts[number, at.INSIDE] = flags
+    run.kept = kept
+
+
+def _future(
+    run: "Simulation", rules: FutureMemory, row: IntRow, floats: npt.NDArray[np.float64], tokens: int, kept: list[Any]
+) -> int:
+    from rota.worlds.serving.kernels import future, inside
+
+    history = np.zeros((2, rules.window), np.int64)
+    scratch = np.zeros(int(run.state[at.RUNNING_ROOM]) + 1, np.int64)
+    kept += [history, scratch]
+    row[inside.GATE_ENTRY] = future.gate_entry.address
+    row[[inside.HISTORY, inside.SCRATCH]] = history.ctypes.data, scratch.ctypes.data
+    row[[inside.ESTIMATE, inside.WINDOW, inside.LIMIT]] = ESTIMATES[rules.estimate], rules.window, rules.limit
+    row[inside.CAPACITY] = int((1.0 - rules.reserved) * tokens)
+    row[inside.KEY] = np.uint64(stream_key(run.seed, STREAM)).astype(np.int64)
+    floats[[inside.QUANTILE, inside.MOVING_LENGTH]] = rules.quantile, rules.limit
+    if rules.estimate == "limit":
+        return inside.GATED
+    row[inside.OBSERVE_ENTRY] = future.observe_entry.address
+    return inside.GATED | inside.OBSERVED
+
+
+def _reservation(run: "Simulation", rules: Reservation, row: IntRow, blocks: int, kept: list[Any]) -> int:
+    from rota.worlds.serving.kernels import inside, pack
+
+    if run.visible_output is None:
+        raise InputError(
+            "s3: sets memory aside for the predicted answer, and answers are hidden: set information.output_tokens, "
+            "for example to {bucket: {k: 10, accuracy: 0.8}}"
+        )
+    answers = np.maximum(np.nan_to_num(run.visible_output), 1.0)
+    buckets = (np.ceil(answers / rules.bucket_tokens) * rules.bucket_tokens).astype(np.int64)
+    reserved = np.ascontiguousarray(run.workload.prompt_tokens + buckets, np.int64)
+    kept.append(reserved)
+    row[[inside.PICK_ENTRY, inside.CHECK_ENTRY]] = pack.pick_entry.address, pack.check_entry.address
+    row[[inside.RESERVED, inside.CAPACITY]] = reserved.ctypes.data, blocks
+    return inside.PACKED | inside.CHECKED
+
+
+def _layers(row: IntRow, tokens: int, layers: int) -> int:
+    from rota.worlds.serving.kernels import inside
+    from rota.worlds.serving.kernels import layers as kernel
+
+    row[[inside.TIME_ENTRY, inside.LAYER_ENTRY]] = kernel.time_entry.address, kernel.layer_entry.address
+    row[[inside.LAYER_TOKENS, inside.LAYERS]] = tokens, layers
+    return inside.TIMED | inside.LAYERED
