@@ -18,6 +18,7 @@ from rota.kernel.decisions import Place, Policy
 from rota.kernel.errors import PolicyError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
+from rota.worlds.serving.admission import Gate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.power import Power
@@ -144,6 +145,7 @@ class Fleet:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
         self.power = Power(self)
+        self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
         for outages in self.plan.outages:
             self._next_outage(outages)
 
@@ -196,6 +198,8 @@ class Fleet:
                 self._hand_over(job, now)
             elif kind == at.STOP_MOVE:
                 self._move(job, now)
+            elif kind == at.STOP_GATE and self.gate is not None:
+                self.gate.arrives(job, now)
             else:
                 self._ended(job, now)
 

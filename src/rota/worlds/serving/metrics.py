@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from rota.kernel.metrics import jain
 from rota.kernel.world import Measure
+from rota.worlds.serving import class_metrics
+from rota.worlds.serving.class_metrics import describe_classes
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import Simulation
@@ -42,6 +44,7 @@ def _measures() -> dict[str, Measure]:
         ("makespan", "time from the first arrival to the last token", "s", True),
         ("preemptions", "preemptions", "", True),
         ("rejected", "rejected requests", "", True),
+        ("shed", "requests that were turned away to protect others", "", True),
         ("unfinished", "requests never finished", "", True),
         ("restarts", "requests whose replica went down under them, counted each time", "", True),
         ("replicas_mean", "replicas that were on, mean over time", "", True),
@@ -57,9 +60,9 @@ def _measures() -> dict[str, Measure]:
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
     ):
-        counts_all = name in ("goodput", "goodput_share", "rejected", "unfinished", "programs_done")
+        counts_all = name in ("goodput", "goodput_share", "rejected", "shed", "unfinished", "programs_done")
         found[name] = Measure(name, title, unit, smaller, "good" if name == "goodput_share" else "", not counts_all)
-    return found
+    return {**found, **class_metrics.MEASURES}
 
 
 MEASURES: Mapping[str, Measure] = _measures()
@@ -76,11 +79,12 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     status = np.full(len(work), "unfinished", dtype="<U10")
     status[jobs[at.STATE] == at.FINISHED_STATE] = "finished"
     status[jobs[at.STATE] == at.REJECTED] = "rejected"
+    status[jobs[at.STATE] == at.SHED] = "shed"
     limits = [_limit(work.ttft_limit, slo.ttft), _limit(work.tpot_limit, slo.tpot), _limit(work.e2e_limit, slo.e2e)]
     within = status == "finished"
     for measured, limit in zip((ttft, np.nan_to_num(tpot), e2e), limits, strict=True):
         within = within & ~(measured > limit)
-    return {
+    found = {
         "job": np.arange(len(work)),
         "arrival": arrival.copy(),
         "dispatched": seconds[at.DISPATCHED].copy(),
@@ -101,6 +105,11 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
         "e2e": e2e,
         "good": within.astype(np.float64),
     }
+    for name in ("slo_class", "adapter", "model", "category"):
+        label = getattr(work.labels, name)
+        if label is not None:
+            found[name] = np.array([*label.names, ""], dtype=np.str_)[label.index]
+    return found
 
 
 def _limit(own: FloatColumn, common: float | None) -> FloatColumn:
@@ -133,6 +142,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
+    metrics["shed"] = float((rows["status"] == "shed").sum())
+    describe_classes(metrics, run.workload.labels.slo_class, rows, span)
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0

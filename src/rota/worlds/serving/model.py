@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.errors import InputError
+from rota.worlds.serving.labels import Labels
 
 IntColumn = npt.NDArray[np.int64]
 FloatColumn = npt.NDArray[np.float64]
@@ -94,6 +95,7 @@ class Workload:
     programs: Programs | None = None
     source: str = ""  # file name or generator, for the report
     notices: tuple[str, ...] = field(default=())  # what the reader changed or noticed, one line each
+    labels: Labels = field(default_factory=Labels)  # classes, adapters, models, categories
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -117,6 +119,7 @@ class Workload:
             column.flags.writeable = False
         if rows and (np.any(np.diff(self.arrival) < 0) or not np.all(np.isfinite(self.arrival))):
             raise InputError("workload: arrivals must be finite and sorted")
+        self.labels.check(rows)
         if self.programs is not None and len(self.programs.program) != rows:
             raise InputError(f"workload: {rows} requests and {len(self.programs.program)} calls of programs")
         for name in ("prompt_tokens", "output_tokens"):
@@ -140,6 +143,7 @@ def make_workload(
     programs: Programs | None = None,
     source: str = "",
     notices: tuple[str, ...] = (),
+    labels: Labels | None = None,
 ) -> Workload:
     """Build a `Workload` with neutral values for the columns that are not given."""
     rows = len(arrival)
@@ -167,4 +171,5 @@ def make_workload(
         programs=programs,
         source=source,
         notices=notices,
+        labels=labels or Labels(),
     )

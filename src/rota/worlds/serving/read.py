@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rota.kernel.errors import InputError, nearest
+from rota.worlds.serving.labels import ROLES as LABELS
+from rota.worlds.serving.labels import Label, Labels
 from rota.worlds.serving.model import IntColumn, PrefixBlocks, Workload, make_workload
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ ROLES = (
     "tpot",
     "e2e",
     "prefix_blocks",
+    "class",
+    "adapter",
+    "model",
+    "category",
+    "topic",
 )
 _NEEDED = ("arrival", "prompt_tokens", "output_tokens")
 
@@ -252,6 +259,11 @@ def _workload(
     prefix: PrefixBlocks | None = None
     if "prefix_blocks" in mapping:
         prefix = prefix_blocks(table, mapping["prefix_blocks"], block_tokens, tokens[0], order)
+    labels: dict[str, Label] = {}
+    for role, name in LABELS.items():
+        if role in mapping:
+            index, names = read.labels(table, mapping[role])
+            labels[name] = Label.of(index[order], names)
     return make_workload(
         arrival[order],
         tokens[0][order],
@@ -266,6 +278,7 @@ def _workload(
         prefix=prefix,
         source=Path(table.path).name,
         notices=tuple(f"{Path(table.path).name}: {notice}" for notice in notices),
+        labels=Labels(**labels),  # type: ignore[arg-type]
     )
 
 
@@ -343,6 +356,10 @@ def _frame(workload: Workload, kind: str) -> "pl.DataFrame":
         limit = getattr(workload, f"{name}_limit")
         if np.any(np.isfinite(limit)):
             data[name] = pl.Series(np.where(np.isfinite(limit), limit, np.nan)).fill_nan(None)
+    for role, name in LABELS.items():
+        label = getattr(workload.labels, name)
+        if label is not None:
+            data[role] = pl.Series(np.array([*label.names, ""], dtype=np.str_)[label.index])
     if workload.prefix is not None:
         data[f"prefix_blocks_{workload.prefix.block_tokens}"] = _lists(workload.prefix, kind == ".csv")
     return pl.DataFrame(data)

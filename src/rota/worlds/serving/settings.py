@@ -1,7 +1,7 @@
 """The serving world's part of a scenario, as it is written and as it is understood."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from rota.kernel.config import decode
 from rota.kernel.errors import InputError
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Arrivals, Replay, parse_arrivals
+from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
@@ -172,6 +173,8 @@ class Case:
     links: LinkSection
     failures: FailureSection | None
     scaling: ScalingSection
+    classes: Classes = field(default_factory=dict)
+    tenants: Tenants = field(default_factory=dict)
 
     @property
     def replicas(self) -> int:
@@ -210,6 +213,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         _check_outages(failures, sum(group.count for group in fleet))
     information = decode(Information, sections.get("information") or {}, "information")
     information.predictor()  # a wrong one is told before anything runs
+    classes, tenants = load_classes(sections)
     return Case(
         workload=workload,
         arrivals=parse_arrivals(workload.arrivals),
@@ -221,6 +225,8 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         links=decode(LinkSection, sections.get("links") or {}, "links"),
         failures=failures,
         scaling=_scaling(sections, sum(group.count for group in fleet)),
+        classes=classes,
+        tenants=tenants,
     )
 
 

@@ -1,6 +1,6 @@
 """The fleet in time: it runs until a policy must be asked, shows the table, and takes the answer back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ from rota.kernel.decisions import Order, Place, Policy, hooks
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
+from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
+from rota.worlds.serving.classes import due
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
@@ -34,6 +36,8 @@ SERVING_JOB_COLUMNS = {
         Column("running", "", "1 when in the batch, 0 when waiting"),
         Column("preemptions", "", "times displaced"),
         Column("session", "", "conversation, -1: none"),
+        Column("slo_class", "", "number of its class in the scenario, -1: none"),
+        Column("first_due", "s", "when its first token should be out, inf: no limit"),
         Column("program", "", "which program the call belongs to"),
         Column("program_release", "s", "when the program's first call arrived"),
         Column("program_attained", "s", "service that the program's ended calls received"),
@@ -59,6 +63,8 @@ SERVING_HOST_COLUMNS = {
         Column("free_blocks", "blocks", "KV blocks nobody holds"),
         Column("max_running", "", "slots of the batch"),
         Column("block_tokens", "tokens", "tokens of a KV block"),
+        Column("held", "jobs", "requests that wait at the router, the same for every host"),
+        Column("prefill_rate", "s", "seconds of work a prompt token"),
     )
 }
 
@@ -99,11 +105,13 @@ class Roles:
     decode: Place | None = None  # where a prompt goes on that was computed on a prefill host
     migrate: Migrate | None = None  # which hosts give a decoding request to which others
     scale: Scaler | None = None  # how many hosts are on
+    admit: Admit | None = None  # who comes in
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        for policy in (self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale):
+        others = self.victim, self.decode, self.migrate, self.scale, self.admit
+        for policy in (self.route, self.hold, self.order, *others):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found
@@ -318,11 +326,14 @@ class Simulation:
     def _fixed_columns(self) -> None:
         work, rows = self.workload, len(self.workload)
         rate = self.replicas[0]
-        due = work.e2e_limit + (work.arrival if not self.makes_arrivals else np.inf)
+        arrives = work.arrival if not self.makes_arrivals else np.full(rows, np.inf)
+        weight, slo_class = work.labels.weight, work.labels.slo_class
         fixed = {
             "priority": work.priority,
-            "due": due,
-            "weight": np.ones(rows),
+            "due": due(work) + arrives,
+            "first_due": work.ttft_limit + arrives,
+            "weight": np.ones(rows) if weight is None else weight,
+            "slo_class": np.full(rows, -1) if slo_class is None else slo_class.index,
             "tenant": work.tenant,
             "prompt_tokens": work.prompt_tokens,
             "session": work.session,
@@ -420,6 +431,7 @@ class Simulation:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
+        quiet = quiet and self.roles.admit is None
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
@@ -710,16 +722,40 @@ class Simulation:
                 values[name] = np.array([job])
             elif name in self._codes and self._codes[name] >= 0:
                 values[name] = self._fixed[self._codes[name], job : job + 1]
-        hosts = {name: _HOST_VALUES[name](self) for name in route.reads if name in _HOST_VALUES}
-        hosts |= {name: self._pair(_PAIR_COLUMNS[name], job) for name in route.reads if name in _PAIR_COLUMNS}
         columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
-        table = Hosts(hosts, columns.values(), rows=len(self.replicas))
+        table = Hosts(self.host_values(route.reads, job), columns.values(), rows=len(self.replicas))
         costs = np.asarray(route.costs(Jobs(values, self._columns.values(), rows=1), table, now), np.float64)
         if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
             )
         return costs
+
+    def host_values(self, reads: Sequence[str], job: int) -> dict[str, npt.NDArray[Any]]:
+        """Columns of all hosts, those that depend on a request for this one."""
+        hosts = {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES}
+        return hosts | {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+
+    def fixed_column(self, name: str, rows: IntColumn) -> FloatColumn | None:
+        """A column of requests as it is when they arrive; None: there is no such column."""
+        if name == "release":
+            return np.asarray(self.seconds[at.ARRIVAL, rows])
+        code = self._codes.get(name, -1)
+        return self._fixed[code, rows] if code >= 0 else None
+
+    @property
+    def columns(self) -> Iterable[Column]:
+        """What the columns of requests mean."""
+        return self._columns.values()
+
+    def held(self) -> IntColumn:
+        """Requests that wait at the router."""
+        return self._arrays[at.A_QUEUE][-1, : self.state[at.WAITING_AT_ROUTER]].copy()
+
+    def make_room(self) -> None:
+        """Longer lines, where one is nearly full."""
+        if self.state[at.FULL]:
+            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
 
     def _pair(self, column: int, job: int) -> FloatColumn:
         """A host column that depends on the request."""
@@ -740,10 +776,13 @@ class Simulation:
                 if name == "on_arrival":
                     policy.on_arrival(int(job), now)
                 elif name == "on_leave":
-                    policy.on_leave(int(job), "rejected", now)
+                    policy.on_leave(int(job), self._why_left(int(job)), now)
                 else:
                     getattr(policy, name)(int(job), int(host), now)
         self.state[at.EVENT_COUNT] = 0
+
+    def _why_left(self, job: int) -> str:
+        return "shed" if self.jobs[at.STATE, job] == at.SHED else "rejected"
 
     def _tell_progress(self) -> None:
         """Tell of the tokens that running requests got since the last question."""
@@ -824,6 +863,8 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
     "up": lambda run: 1 - run.hosts[:, at.SHUT],
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
+    "held": lambda run: np.full(len(run.replicas), run.state[at.WAITING_AT_ROUTER]),
+    "prefill_rate": lambda run: run.clocks[:, at.PREFILL_RATE].copy(),
     "speed": lambda run: np.array(
         [run.replicas[0].decode_rate / replica.decode_rate if replica.decode_rate else 1.0 for replica in run.replicas]
     ),

@@ -42,10 +42,11 @@ def verify(
         closed: Arrivals are made by the run, so they are not those of the workload.
     """
     done, rejected, unfinished = (rows["status"] == status for status in ("finished", "rejected", "unfinished"))
-    found = _complete(workload, rows, int(done.sum() + rejected.sum() + unfinished.sum()), closed)
+    shed = rows["status"] == "shed"
+    found = _complete(workload, rows, int(done.sum() + rejected.sum() + shed.sum() + unfinished.sum()), closed)
     if found:
         return found  # rows that are not those of the workload have no further meaning
-    found += _times(rows, done, rejected)
+    found += _times(rows, done, rejected | shed)
     alone = all(
         replica.role == "mixed" for replica in replicas
     )  # else nobody here knows when a request came to its last replica
@@ -66,6 +67,8 @@ def verify(
                 )
     if not unfinished.any() and not rows["restarts"].any():  # otherwise nobody knows how long they stay
         found += _law_of_little(rows, done, series, bin_seconds)
+    if metrics["shed"] != shed.sum():
+        found.append(f"the metrics say shed = {metrics['shed']:g}, the outcomes {shed.sum()}")
     return found + _counts(rows, done, rejected, unfinished, metrics)
 
 

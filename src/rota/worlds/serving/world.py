@@ -16,15 +16,17 @@ from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
+from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
+from rota.worlds.serving.classes import apply_classes, describe_class
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
@@ -40,8 +42,11 @@ class Serving:
     """Replay of LLM request traces on a simulated fleet. Implements `rota.kernel.world.World`."""
 
     name = "serving"
-    sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling")
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale")
+    sections = (
+        *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
+        *("classes", "tenants"),
+    )
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -50,6 +55,7 @@ class Serving:
             **dict.fromkeys(("order", "hold", "victim"), SERVING_ORDERS),
             "migrate": MIGRATIONS,
             "scale": SCALERS,
+            "admit": ADMITS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -115,7 +121,8 @@ class Serving:
             )
         if section.first is not None:
             work = head(work, section.first)
-        return apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
+        work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
+        return apply_classes(work, case.classes, case.tenants, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -158,6 +165,7 @@ class Serving:
             ("decode", roles.decode),
             ("migrate", roles.migrate),
             ("scale", roles.scale),
+            ("admit", roles.admit),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -211,6 +219,8 @@ class Serving:
         }
         if limits:
             lines.append(("limits", ", ".join(f"{name} {value:g} s" for name, value in limits.items())))
+        for name, each in case.classes.items():
+            lines.append((f"class {name}", describe_class(each)))
         return lines
 
     # -- parts ----------------------------------------------------------------------------------------------------
@@ -246,6 +256,7 @@ class Serving:
             place("decode") if "decode" in policy else None,
             own(Migrate, "migrate", MIGRATIONS),
             own(Scaler, "scale", SCALERS),
+            own(Admit, "admit", ADMITS),
         )
 
     def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:
@@ -357,7 +368,7 @@ def head(work: Workload, count: int) -> Workload:
     if prefix is not None:
         offsets = prefix.offsets[: min(count, len(work)) + 1]
         prefix = replace(prefix, offsets=offsets, ids=prefix.ids[: offsets[-1]])
-    return replace(work, **cut, prefix=prefix)
+    return replace(work, **cut, prefix=prefix, labels=work.labels.head(count))
 
 
 def _notices(run: Simulation, metrics: Mapping[str, float]) -> tuple[str, ...]:
@@ -366,6 +377,8 @@ def _notices(run: Simulation, metrics: Mapping[str, float]) -> tuple[str, ...]:
         lines.append(
             f"{int(metrics['rejected']):,} requests were rejected: larger than the KV cache, the context or the token budget of every replica"
         )
+    if metrics["shed"]:
+        lines.append(f"{int(metrics['shed']):,} requests were shed at the gate")
     if metrics["unfinished"]:
         lines.append(f"{int(metrics['unfinished']):,} requests were never finished")
     if metrics["extrapolated"]:

@@ -65,6 +65,7 @@ from rota.worlds.serving.kernels.layout import (
     FULL,
     GANG,
     GANG_SIZE,
+    GATE,
     GROW,
     HELD,
     HOLD_DYNAMIC,
@@ -115,6 +116,7 @@ from rota.worlds.serving.kernels.layout import (
     SHUT,
     STATE,
     STOP_COUNT,
+    STOP_GATE,
     STOPS,
     TARGET,
     THINK,
@@ -128,6 +130,7 @@ from rota.worlds.serving.kernels.layout import (
     job_floats,
     job_ints,
 )
+from rota.worlds.serving.kernels.moves import note
 from rota.worlds.serving.kernels.outstanding import left, wait, work_left
 from rota.worlds.serving.kernels.queue import first, line_keys, push, remove
 
@@ -482,6 +485,9 @@ def advance_together(state, until):
             else:
                 state[NEXT_ARRIVAL] += 1
             if arrive(state, number, time):
+                if state[GATE]:
+                    note(state, STOP_GATE, number)
+                    continue
                 job_ints(state)[STATE, number] = HELD
                 push(state, state[HOSTS], number)
                 state[DISPATCH] = 1

@@ -26,6 +26,7 @@ from rota.worlds.serving.kernels.layout import (
     E_PREEMPT,
     FREE,
     FULL,
+    GATE,
     GENERATED,
     HELD,
     HELD_BLOCKS,
@@ -64,6 +65,7 @@ from rota.worlds.serving.kernels.layout import (
     SOURCE_HELD,
     STAGE,
     STATE,
+    STOP_GATE,
     STOP_HANDOFF,
     SWAP_ROOM,
     SWAPPED,
@@ -126,7 +128,10 @@ def to_router(state, j):
 def enter(state, j, now):
     """A job arrives that something else has let go."""
     if arrive(state, j, now):
-        to_router(state, j)
+        if state[GATE]:
+            note(state, STOP_GATE, j)
+        else:
+            to_router(state, j)
 
 
 @compiler.inner

@@ -27,8 +27,9 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     PREEMPTIVE, PICK, HOLD_DYNAMIC, ROUTE_TERMS, ROUTE_SAMPLED, ROUTE_ASKED, HOOKS, EVENT_COUNT, ASK_HOST,
     ASK_ROWS, ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED, VICTIM, VICTIM_WIDTH, PREFIX_TOKENS, PREFIX_COUNT,
     FULL, PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
-    RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, PREFIX_ANSWERS, SCALARS,
-) = range(ARRAYS, ARRAYS + 54)  # fmt: skip
+    RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, PREFIX_ANSWERS,
+    GATE, SCALARS,
+) = range(ARRAYS, ARRAYS + 55)  # fmt: skip
 
 # A job's integers.
 (
@@ -47,7 +48,9 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
 
 # A job's states.
-FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, PAUSED = range(11)
+(
+    FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, PAUSED, SHED,
+) = range(12)  # fmt: skip
 # PARKED: its prompt is done, its KV stays where it is. MOVING: its KV comes in. LANDED: it is there, and decodes from the next iteration on.
 # PAUSED: it decodes, but prompts have taken its place in this iteration.
 
@@ -96,8 +99,8 @@ S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 # What a question is about.
 KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
 
-# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done.
-STOP_HANDOFF, STOP_MOVE, STOP_FINISH = np.arange(3)
+# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate.
+STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE = np.arange(4)
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

@@ -1,11 +1,14 @@
 """Published schedulers that only make sense in serving, by role and name."""
 
 from rota.kernel.decisions import Order, Place
+from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.batching import Batcher
 from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
+from rota.worlds.serving.policies.dagor import Dagor
+from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
@@ -18,12 +21,14 @@ from rota.worlds.serving.policies.past_future import PastFuture
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
+from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
+from rota.worlds.serving.policies.token_bucket import TokenBucket
 from rota.worlds.serving.policies.token_jsq import TokenQueue
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
@@ -52,6 +57,13 @@ ROUTES: dict[str, type[Place]] = {
     "token_jsq": TokenQueue,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
+ADMITS: dict[str, type[Admit]] = {
+    "queue_limit": QueueLimit,
+    "lowest_first": LowestFirst,
+    "token_bucket": TokenBucket,
+    "early_rejection": EarlyRejection,
+    "dagor": Dagor,
+}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,

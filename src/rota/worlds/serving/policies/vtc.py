@@ -18,15 +18,16 @@ class VirtualTokenCounter(TenantCounters):
     """Least weighted tokens first.
 
     Attributes:
-        weights_of: Weight by index of tenant: the counter of a tenant of weight 2 grows half as fast.
+        weights_of: Weight by index of tenant: the counter of a tenant of weight 2 grows half as fast. Goes before the scenario's `tenants`.
         w_p: Price of a token of the prompt.
         w_q: Price of a token of the answer.
     """
 
     w_p: float = 1.0
     w_q: float = 2.0
-    reads = ("id", "tenant", "prompt_tokens")
-    _shown: Shown = field(default_factory=lambda: Shown("tenant", "prompt_tokens"), init=False, repr=False)
+    reads = ("id", "tenant", "prompt_tokens", "weight")
+    _shown: Shown = field(default_factory=lambda: Shown("tenant", "prompt_tokens", "weight"), init=False, repr=False)
+    _weights: dict[int, float] = field(default_factory=dict, init=False, repr=False)  # of tenants that were served
     _charged: set[int] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -42,3 +43,12 @@ class VirtualTokenCounter(TenantCounters):
 
     def per_unit(self) -> float:
         return self.w_q
+
+    def on_start(self, job: int, host: int, now: float) -> None:
+        if job in self._shown:
+            self._weights[self._owner(job)] = max(self._shown.of("weight", job), 1e-9)
+        super().on_start(job, host, now)
+
+    def _charge(self, tenant: int, service: float) -> None:
+        weight = 1.0 if tenant in self.weights_of else self._weights.get(tenant, 1.0)
+        super()._charge(tenant, service / weight)

@@ -1,0 +1,51 @@
+"""What happens to a request at the gate: it comes in, or is shed, also later while it waits at the router."""
+
+from rota.kernel.compile import ints_at
+from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.account import emit
+from rota.worlds.serving.kernels.advance import issue
+from rota.worlds.serving.kernels.fleet import to_router
+from rota.worlds.serving.kernels.layout import (
+    A_QUEUE,
+    CLOSED,
+    DISPATCH,
+    E_LEAVE,
+    FINISHED,
+    HOSTS,
+    QUEUE_ROOM,
+    SHED,
+    STATE,
+    WAITING_AT_ROUTER,
+    job_ints,
+)
+from rota.worlds.serving.kernels.queue import push, set_count
+
+
+@compiler.njit
+def let_in(state, j):
+    """A job that stood at the gate waits at the router."""
+    to_router(state, j)
+
+
+@compiler.njit
+def shed(state, j, now):
+    """A job that stands at the gate is turned away; in a closed loop its user sends the next one."""
+    job_ints(state)[STATE, j] = SHED
+    state[FINISHED] += 1
+    emit(state, E_LEAVE, j, -1, now)
+    if state[CLOSED]:
+        issue(state, now)
+
+
+@compiler.njit
+def shed_waiting(state, j, now):
+    """A job that waits at the router is turned away: the line is built again without it."""
+    line = state[HOSTS]
+    waiting = ints_at(state[A_QUEUE], line + 1, state[QUEUE_ROOM])[line]
+    before = waiting[: state[WAITING_AT_ROUTER]].copy()
+    set_count(state, line, 0)
+    for position in range(len(before)):
+        if before[position] != j:
+            push(state, line, before[position])
+    state[DISPATCH] = 1
+    shed(state, j, now)
