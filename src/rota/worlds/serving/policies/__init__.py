@@ -18,6 +18,7 @@ from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.session_hash import SessionHash
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
@@ -40,6 +41,7 @@ ROUTES: dict[str, type[Place]] = {
     "reuse_and_work": ReuseAndWork,
     "freest": Freest,
     "vidur_lor": VidurLeastOutstanding,
+    "session_hash": SessionHash,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
