@@ -38,7 +38,7 @@ class SessionHash(Place):
         if session < 0:
             return load
         share = np.ceil(self.bound * (load.sum() + 1.0) / max(len(load), 1))
-        return ranks(session, hosts.id) + (load + 1.0 > share)
+        return ranks(session, hosts.id) + np.where(load + 1.0 > share, 1.0, 0.0)
 
 
 def ranks(session: int, hosts: npt.NDArray[np.int64]) -> FloatColumn:
