@@ -35,6 +35,7 @@ format: install  ## let ruff format
 
 bench: install  ## measured ratios and speeds,
 	$(BIN)/python -m bench.speed
+	$(BIN)/python -m bench.route
 
 docs: install  ## the documentation, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

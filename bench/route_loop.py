@@ -1,7 +1,8 @@
 """The loop, closed: traffic recorded under round robin, replayed under every policy, the winner applied to the live router and measured.
 
 ``python -m bench.route_loop`` starts four `rota engine` processes of speeds 1 : 0.8 : 0.6 : 0.5 with 10 % noise on every iteration, and a router. The same
-conversations (same arrivals, lengths and think times) are sent once under each policy. The replay sees the recording of the first run only.
+conversations (same starts, lengths and think times; some begin with a long document) are sent once under each policy. The replay sees the recording of
+the first run only.
 """
 
 import argparse
@@ -30,6 +31,7 @@ SPEEDS = (1.0, 0.8, 0.6, 0.5)
 MODEL = "llama-3.1-8b"
 TURNS, THINK = 3.0, 2.0  # mean turns of a conversation, mean seconds until the next one
 SYSTEM = 150  # tokens of the system prompt that all share
+DOCUMENT = 4000  # median tokens of the document that some conversations begin with
 POLICIES = ("round_robin", "power_of_two", "least_outstanding", "least_work")
 
 
@@ -39,11 +41,13 @@ def words(count: int, key: int) -> str:
     return " ".join(f"w{int(draw * 900) + 100}" for draw in draws)
 
 
-async def conversation(client: aiohttp.ClientSession, url: str, number: int, seed: int) -> None:
+async def conversation(client: aiohttp.ClientSession, url: str, number: int, seed: int, documents: float) -> None:
     turns = 1 + int(exponential(seed, "turns", number) * (TURNS - 1) + 0.5)
     messages = [{"role": "system", "content": words(SYSTEM, 0)}]
     for turn in range(min(turns, 8)):
         length = int(np.clip(np.exp(5.3 + 1.0 * float(normal(seed, "prompt", number, turn))), 10, 4000))
+        if turn == 0 and float(uniform(seed, "documents", number)) < documents:
+            length += int(np.clip(DOCUMENT * np.exp(0.6 * float(normal(seed, "document", number))), 200, 16000))
         messages.append({"role": "user", "content": words(length, 1000 * number + turn + 1)})
         most = int(np.clip(np.exp(4.9 + 0.7 * float(normal(seed, "answer", number, turn))), 10, 800))
         body = {
@@ -56,7 +60,7 @@ async def conversation(client: aiohttp.ClientSession, url: str, number: int, see
         await asyncio.sleep(float(exponential(seed, "think", number, turn)) * THINK)
 
 
-async def traffic(port: int, rate: float, seconds: float, seed: int) -> None:
+async def traffic(port: int, rate: float, seconds: float, seed: int, documents: float) -> None:
     """Conversations begin as a Poisson process for so long; all of them are finished."""
     starts = np.cumsum(exponential(seed, "starts", np.arange(int(2 * rate * seconds) + 20)) / rate)
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -66,7 +70,7 @@ async def traffic(port: int, rate: float, seconds: float, seed: int) -> None:
     ) as client:
         for number, start in enumerate(starts[starts < seconds].tolist()):
             await asyncio.sleep(max(begun + start - time.perf_counter(), 0))
-            tasks.append(asyncio.create_task(conversation(client, url, number, seed)))
+            tasks.append(asyncio.create_task(conversation(client, url, number, seed, documents)))
         await asyncio.gather(*tasks)
 
 
@@ -101,11 +105,12 @@ def fleet(folder: Path, slower: float, noise: float) -> Iterator[tuple[int, Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=0.9, help="conversations a second")
+    parser.add_argument("--rate", type=float, default=2.2, help="conversations a second")
     parser.add_argument("--seconds", type=float, default=120.0, help="of each policy")
     parser.add_argument(
-        "--slower", type=float, default=3.0, help="factor on all engines, so that a small machine can drive them"
+        "--slower", type=float, default=4.0, help="factor on all engines, so that a small machine can drive them"
     )
+    parser.add_argument("--documents", type=float, default=0.3, help="share of conversations that begin with one")
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
@@ -114,7 +119,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as name,
         fleet(Path(name), given.slower, given.noise) as (port, socket, recording),
     ):
-        asyncio.run(traffic(port, given.rate, given.seconds, given.seed))
+        asyncio.run(traffic(port, given.rate, given.seconds, given.seed, given.documents))
         time.sleep(2)  # flushed
         replay = read_replay(recording, Shape())
         table = league(replay, given.policies.split(","), "ttft_p90")
@@ -128,7 +133,7 @@ def main() -> None:
                 continue
             ask(socket, {"do": "policy", "place": row.policy, "rates": rates(replay)})
             start = time.time()
-            asyncio.run(traffic(port, given.rate, given.seconds, given.seed))
+            asyncio.run(traffic(port, given.rate, given.seconds, given.seed, given.documents))
             time.sleep(2)
             found[row.policy] = since(recording, start, row.policy)
         show(table, found, before)

@@ -12,7 +12,8 @@ import yaml
 
 from rota.cli.loop import run_loop
 from rota.kernel.errors import InputError
-from rota.route.loop import league, rates
+from rota.route.decide import _spelt
+from rota.route.loop import league, rates, spec, split
 from rota.route.replay import Shape, measured, read_replay
 from rota.study.scenario import parse
 from tests.route.stub import Stub, routed
@@ -83,7 +84,8 @@ def test_the_replay_predicts_policies_that_were_not_recorded(tmp_path: Path) -> 
             assert row.metrics[name] == pytest.approx(really[name], rel=0.05), (row.policy, name)
     seen = measured(replay.rows)
     [recorded] = [row for row in table if row.recorded]
-    assert seen["e2e_mean"] == pytest.approx(recorded.metrics["e2e_mean"], rel=0.05)
+    for name in ("e2e_mean", "tpot_mean"):
+        assert seen[name] == pytest.approx(recorded.metrics[name], rel=0.05)
     found = rates(replay)
     assert found["d"][1] / found["a"][1] == pytest.approx(2.0, rel=0.15)
 
@@ -99,8 +101,41 @@ def test_several_policies_or_wrong_names_are_mistakes(tmp_path: Path) -> None:
     frame = pl.read_parquet(file)
     mixed = [("x", "y")[k % 2] for k in range(len(frame))]
     frame.with_columns(policy=pl.Series(mixed)).write_parquet(file)
-    with pytest.raises(InputError, match="recorded under 2 policies"):
+    with pytest.raises(InputError, match=r"recorded under 2 policies \(x, y\); choose one with --under"):
         league(read_replay(tmp_path / "recording", Shape()), ["round_robin"], "ttft_p90")
+
+
+def test_one_of_several_recorded_policies_is_replayed(tmp_path: Path) -> None:
+    record(tmp_path / "recording")
+    alone = league(read_replay(tmp_path / "recording", Shape()), ["least_work"], "e2e_mean")
+    file = tmp_path / "recording" / "part-000000000000.parquet"
+    frame = pl.read_parquet(file)
+    later = frame.with_columns(policy=pl.lit("least_work"), arrival=pl.col("arrival") + timedelta(hours=1))
+    later.write_parquet(tmp_path / "recording" / "part-000000000001.parquet")
+    replay = read_replay(tmp_path / "recording", Shape(), "round_robin")
+    found = league(replay, ["least_work"], "e2e_mean")
+    assert [(row.policy, row.metrics["e2e_mean"], row.recorded) for row in found] == [
+        (row.policy, row.metrics["e2e_mean"], row.recorded) for row in alone
+    ]
+    assert parse({**replay.document, "policies": [{"name": "any"}]}, tmp_path).case.workload.under == "round_robin"
+    with pytest.raises(InputError, match="nothing was recorded under 'round_robbin'; did you mean 'round_robin'"):
+        read_replay(tmp_path / "recording", Shape(), "round_robbin")
+
+
+def test_a_policy_with_parameters_is_spelt_as_the_router_spells_it(tmp_path: Path) -> None:
+    assert split("a, b(c=1, d=[2, 3]),e:F") == ["a", "b(c=1, d=[2, 3])", "e:F"]
+    assert spec("power_of_two") == "power_of_two"
+    for written in ({"power_of_two": {"d": 3}}, {"kv_router": {"weight": 0.5, "other": "x"}}):
+        assert spec(_spelt(written)) == written
+    for wrong in ("power_of_two(d=3", "power_of_two(d)", "power_of_two(d={)"):
+        with pytest.raises(InputError, match="expected parameters as in"):
+            spec(wrong)
+    record(tmp_path / "recording", requests=800)
+    file = tmp_path / "recording" / "part-000000000000.parquet"
+    pl.read_parquet(file).with_columns(policy=pl.lit("power_of_two(d=2)")).write_parquet(file)
+    table = league(read_replay(tmp_path / "recording", Shape()), ["power_of_two", "power_of_two(d=4)"], "ttft_p90")
+    by_name = {row.policy: row.metrics["e2e_mean"] for row in table}
+    assert by_name["power_of_two(d=2)"] == by_name["power_of_two"] != by_name["power_of_two(d=4)"]
 
 
 def test_the_winner_is_applied_to_a_running_router(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

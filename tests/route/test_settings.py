@@ -55,6 +55,30 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "negative time": ({"health": {"every": -1}}, "health.every"),
     "wrong type": ({"line": {"room": "many"}}, "line.room: expected 'int', found 'many'"),
     "salt file missing": ({"recording": {"folder": "r", "salt_file": "none"}}, "salt_file"),
+    "a space in a url": ({"backends": [{"url": "http://h :1"}]}, "is not a url"),
+    "a line break in a url": ({"backends": [{"url": "http://h:1/\r\nX: y"}]}, "is not a url"),
+    "a line break in a name": (
+        {"backends": [{"url": "http://h:1", "name": "a\nb"}]},
+        "backends[0].name: must be printable",
+    ),
+    "a health path": ({"backends": [{"url": "http://h:1", "health": "health"}]}, "must be a path such as /health"),
+    "an endless weight": (
+        {"backends": [{"url": "http://h:1", "weight": float("inf")}]},
+        "backends[0].weight: must be a finite number",
+    ),
+    "an endless time": ({"timeouts": {"idle": float("inf")}}, "timeouts.idle: must be a finite number"),
+    "retry of what is right": ({"retry": {"statuses": [200]}}, "must be statuses of errors"),
+    "hedge": ({"hedge": {"after": 0}}, "hedge.after"),
+    "a header that is none": ({"tenants": {"header": "a b:"}}, "is not the name of a header"),
+    "a long tenant": ({"tenants": {"known": [{"name": "x" * 300}]}}, "tenants[0].name: must be printable"),
+    "one key for two": (
+        {"tenants": {"known": [{"name": name, "keys": ["sha256$" + "ab" * 16 + "$" + "cd" * 32]} for name in "ab"]}},
+        "is a key of 'a' already",
+    ),
+    "a url for all addresses": (
+        {"backends_dns": {"name": "h", "port": 1, "backend": {"url": "http://h:1"}}},
+        "must not hold 'url'",
+    ),
     "log level": ({"log": {"level": "loud"}}, "log.level"),
 }
 

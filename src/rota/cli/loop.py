@@ -24,12 +24,13 @@ def run_loop(
     watch: float,
     scenario: Path | None,
     as_json: bool,
+    under: str | None = None,
 ) -> None:
     """Replay, print the league, and with a socket apply the winner and compare. Raises InputError."""
     from rota.route.loop import apply, errors, league, since
     from rota.route.replay import measured, read_replay
 
-    replay = read_replay(recording, shape)
+    replay = read_replay(recording, shape, under)
     table = league(replay, policies, objective)
     recorded = next(row for row in table if row.recorded)
     seen = measured(replay.rows)
@@ -77,7 +78,9 @@ def run_loop(
 def _write_scenario(path: Path, document: Mapping[str, object], table: "Sequence[Row]") -> None:
     import yaml
 
-    policies = [{"name": row.policy, "route": row.policy} for row in table]
+    from rota.route.loop import spec
+
+    policies = [{"name": row.policy, "route": spec(row.policy)} for row in table]
     try:
         path.write_text(yaml.safe_dump({**_plain(document), "policies": policies}, sort_keys=False), encoding="utf-8")
     except OSError as error:

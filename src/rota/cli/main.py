@@ -155,6 +155,7 @@ def loop(
         "round_robin,random,power_of_two,least_outstanding,least_work"
     ),
     objective: Annotated[str, typer.Option(help="The metric to rank by.")] = "ttft_p90",
+    under: Annotated[str | None, typer.Option(help="Of a recording under several policies: replay this one's.")] = None,
     model: Annotated[str, typer.Option(help="Of the catalogue: rota list models.")] = "llama-3.1-8b",
     gpu: Annotated[str, typer.Option(help="Of the catalogue: rota list gpus.")] = "h100",
     kv_blocks: Annotated[int | None, typer.Option(help="Of each engine; as its metrics said when not given.")] = None,
@@ -168,11 +169,12 @@ def loop(
 ) -> None:
     """Replay a recording under several policies; apply the winner to the running router."""
     from rota.cli.loop import run_loop
+    from rota.route.loop import split
     from rota.route.replay import Shape
 
     shape = Shape(model=model, gpu=gpu, kv_blocks=kv_blocks, prefix_caching=prefix_caching)
-    names = [name.strip() for name in policies.split(",") if name.strip()]
-    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json)
+    names = split(policies)
+    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json, under)
 
 
 app.command(name="fit-timing")(fit_timing)

@@ -1,17 +1,23 @@
 """What an answer tells about itself while it passes: its events, and the tokens that the engine counted."""
 
+from typing import Annotated
+
 import msgspec
+
+Count = Annotated[
+    int, msgspec.Meta(ge=0, le=2**40)
+]  # what is outside is no count of tokens, and the whole usage is not believed
 
 
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
     prompt_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
 
@@ -52,7 +58,8 @@ class Events:
     def __init__(self) -> None:
         self._tail = b""
         self._with_usage = b""
-        self.count = 0
+        self._begun = False
+        self.count = 0  # of events, without the first one where it has no text
 
     def whole(self, piece: bytes) -> bytes:
         """The bytes that can go on now: all that came up to the end of the last whole event."""
@@ -66,7 +73,12 @@ class Events:
                 return b""
             end = len(data) if len(data) - end > TAIL_MOST else end
         ready, self._tail = (data, b"") if end == len(data) else (data[:end], data[end:])
-        self.count += ready.count(b"\n\n") + ready.count(b"\r\n\r\n")
+        events = ready.count(b"\n\n") + ready.count(b"\r\n\r\n")
+        if events and not self._begun:  # engines begin a chat with an event that has a role and no text
+            self._begun = True
+            first = ready[: min(end for mark in (b"\n\n", b"\r\n\r\n") if (end := ready.find(mark)) >= 0)]
+            events -= b'"content":""' in first or b'"content": ""' in first
+        self.count += events
         if b'"usage"' in ready:
             self._with_usage = ready
         return ready

@@ -7,10 +7,10 @@ from hashlib import blake2b
 import msgspec
 
 from rota.route.problems import Problem
+from rota.route.settings import NAME_MOST
 
 GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 JSON_PATHS = (*GENERATING, "/v1/embeddings")
-NAME_MOST = 256  # characters of a model, session or tenant
 
 
 class _Body(msgspec.Struct):

@@ -41,14 +41,14 @@ class Backend:
         self._busy, self._work = 0.0, 0.0  # seconds at work, and the work done in it by the believed rates
         self.settings, self.written = settings, written
         self.context = client_context(settings, folder, self.name)
-        self.pool = Pool(settings.url, self.context, written.timeouts.connect)
+        self.pool = Pool(settings.url, self.context, written.timeouts.connect, settings.tls.server_name)
 
     def change(self, settings: BackendSettings, written: Document, folder: Path) -> None:
         """New settings; the account, and requests on their way, stay."""
         self.settings, self.written = settings, written
         self.pool.retire()
         self.context = client_context(settings, folder, self.name)
-        self.pool = Pool(settings.url, self.context, written.timeouts.connect)
+        self.pool = Pool(settings.url, self.context, written.timeouts.connect, settings.tls.server_name)
         self.breaker.settings = written.breaker
 
     # -- whether it can take a request ----------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def league(
     """
     recorded = recorded_policy(replay)
     wanted = list(dict.fromkeys([*names, recorded]))
-    scenario = replay.scenario([{"name": name, "route": name} for name in wanted])
+    scenario = replay.scenario([{"name": name, "route": spec(name)} for name in wanted])
     measure = scenario.world.measures.get(objective)
     if measure is None:
         from rota.kernel.errors import nearest
@@ -51,12 +51,44 @@ def league(
     return sorted(rows, key=lambda row: sign * row.metrics[objective] if row.metrics else float("inf"))
 
 
+def spec(name: str) -> Any:
+    """What a configuration says for a policy as it is spelt in recordings and on the command line: ``power_of_two(d=3)`` is ``{power_of_two: {d: 3}}``.
+
+    Raises:
+        InputError: parameters that are none.
+    """
+    import yaml
+
+    policy, bracket, inside = name.partition("(")
+    if not bracket:
+        return name
+    try:
+        if not inside.endswith(")"):
+            raise ValueError
+        pairs = [part.split("=", 1) for part in split(inside[:-1])]
+        return {policy.strip(): {key.strip(): yaml.safe_load(value) for key, value in pairs}}
+    except (ValueError, yaml.YAMLError):
+        raise InputError(f"policy '{name}': expected parameters as in power_of_two(d=2)") from None
+
+
+def split(text: str) -> list[str]:
+    """The parts of a list with commas; those in brackets separate nothing."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
 def recorded_policy(replay: Replay) -> str:
     """The place policy of the recording. Raises InputError where there were several: they cannot be told apart in a replay."""
     found = [name for name in replay.rows["policy"].unique(maintain_order=True).to_list() if name]
     if len(found) != 1:
         raise InputError(
-            f"{replay.folder.name}: was recorded under {len(found)} policies ({', '.join(found)}); record under one"
+            f"{replay.folder.name}: was recorded under {len(found)} policies ({', '.join(found)}); choose one with --under"
         )
     return str(found[0])
 
@@ -87,7 +119,7 @@ def apply(socket: Path, replay: Replay, place: str) -> None:
     """Swap the place policy of the running router. Raises InputError where it refuses."""
     from rota.route.admin import ask
 
-    question: dict[str, Any] = {"do": "policy", "place": place, "rates": rates(replay)}
+    question: dict[str, Any] = {"do": "policy", "place": spec(place), "rates": rates(replay)}
     ask(socket, question)
 
 

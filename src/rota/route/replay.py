@@ -16,7 +16,7 @@ import numpy as np
 from rota.kernel.errors import InputError
 from rota.study.scenario import Scenario, parse
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.recording import rows
+from rota.worlds.serving.recording import rows, under_policy
 from rota.worlds.serving.timing.fit import Fit
 from rota.worlds.serving.timing.recorded import fit_recording, spread, timing
 
@@ -63,9 +63,15 @@ class Replay:
         return parse({**self.document, "policies": policies}, self.folder.parent)
 
 
-def read_replay(folder: Path, shape: Shape) -> Replay:
-    """Fit, calibrate and describe. Raises InputError where the recording does not suffice."""
+def read_replay(folder: Path, shape: Shape, under: str | None = None) -> Replay:
+    """Fit, calibrate and describe. Raises InputError where the recording does not suffice.
+
+    Args:
+        under: The place policy whose requests are replayed, where the recording has several.
+    """
     every = rows(folder)
+    if under is not None:
+        every = under_policy(every, under, folder.name)
     sizes = _sizes(folder)
     fits = fit_recording(every)
     done = {name: calibrate(every, name, fit, _group(name, fit, sizes, shape)) for name, fit in fits.items()}
@@ -73,7 +79,7 @@ def read_replay(folder: Path, shape: Shape) -> Replay:
     document = {
         "world": "serving",
         "name": f"replay of {folder.name}",
-        "workload": {"trace": folder.name},
+        "workload": {"trace": folder.name} | ({"under": under} if under is not None else {}),
         "fleet": [_group(name, fit, sizes, shape) for name, fit in fitted.items()],
         "information": {"output_tokens": {"predicted": {"error": round(spread(every), 3)}}},
         "seeds": 1,
@@ -171,4 +177,8 @@ def measured(served: "pl.DataFrame") -> dict[str, float]:
         if len(values):
             found[f"{name}_mean"] = float(values.mean())
             found |= {f"{name}_p{p}": float(np.percentile(values, p)) for p in (50, 90, 99)}
+    long = good.filter(pl.col("stream") & (pl.col("output_tokens") > 1))
+    each = ((long["finish"] - long["first_token"]) / (long["output_tokens"] - 1)).drop_nulls()
+    if len(each):
+        found["tpot_mean"] = float(each.to_numpy().mean())
     return found

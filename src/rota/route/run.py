@@ -83,7 +83,7 @@ class Running:
         try:
             await site.start()
         except OSError as error:
-            text = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise InputError(f"listen: {written.listen} cannot be listened on ({text.lower()})") from None
         server = site._server
         if isinstance(server, asyncio.Server) and server.sockets:

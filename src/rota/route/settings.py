@@ -1,7 +1,9 @@
 """The router's configuration, as it is written and as it is understood. Seconds, tokens, bytes."""
 
+import re
 import ssl
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ Whole = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Above = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+NAME_MOST = 256  # characters of a model, session, tenant or backend
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -26,6 +30,7 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     cert: str | None = None  # our own certificate, with `key`
     key: str | None = None
     verify: bool = True
+    server_name: str | None = None  # whose certificate it must show; None: the host of the url, or the DNS name
 
 
 class BackendSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -228,6 +233,7 @@ def read(path: Path) -> Settings:
     """
     document = read_document(path, "router configuration")
     try:
+        _finite(document, "")
         written = decode(Document, document, "")
         host, port = _address(written.listen)
         settings = Settings(
@@ -237,6 +243,28 @@ def read(path: Path) -> Settings:
         return settings
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
+
+
+def _finite(value: Any, where: str) -> None:
+    """No number may be endless: `.inf` is YAML, and no time that a clock can wait. Raises InputError."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _finite(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _finite(inner, f"{where}[{number}]")
+    elif isinstance(value, float) and not isfinite(value):
+        raise InputError(f"{where}: must be a finite number, found {value}; leave the key out for no limit")
+
+
+def _name(text: str, where: str) -> None:
+    if len(text) > NAME_MOST or not text.isprintable():
+        raise InputError(f"{where}: must be printable, at most {NAME_MOST} characters, found {text[:40]!r}")
+
+
+def _path(text: str | None, where: str) -> None:
+    if text is not None and not (text.startswith("/") and text.isascii() and text.isprintable() and " " not in text):
+        raise InputError(f"{where}: must be a path such as /health, found {text[:40]!r}")
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -276,6 +304,9 @@ def named(listed: Iterable[BackendSettings], where: str, folder: Path) -> tuple[
         place = f"{where}[{number}]"
         parts = _url(each.url, f"{place}.url")
         each = msgspec.structs.replace(each, name=each.name or parts, url=each.url.rstrip("/"))
+        _name(each.name, f"{place}.name")
+        _path(each.health, f"{place}.health")
+        _path(each.metrics, f"{place}.metrics")
         if each.name in found:
             raise InputError(f"{place}: the name '{each.name}' is taken by {where}[{found[each.name]}]")
         if each.api_key is not None and each.api_key_file is not None:
@@ -294,10 +325,14 @@ def named(listed: Iterable[BackendSettings], where: str, folder: Path) -> tuple[
 def _url(url: str, where: str) -> str:
     """The host and port of a backend's url. Raises InputError."""
     try:
+        if not url.isprintable() or " " in url:
+            raise ValueError
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")
+        parts.path.encode("ascii")
     except ValueError:
-        raise InputError(f"{where}: '{url}' is not a url") from None
+        raise InputError(f"{where}: {url!r} is not a url") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise InputError(f"{where}: expected http://host:port or https://host, found '{url}'")
     if parts.username or parts.password:
@@ -369,12 +404,18 @@ def _tenants(section: Tenants, folder: Path) -> tuple[TenantSettings, ...]:
     from rota.route.keys import check_hash
 
     names: set[str] = set()
+    hashes: dict[str, str] = {}
+    if section.header is not None and not TOKEN.fullmatch(section.header):
+        raise InputError(f"tenants.header: {section.header[:40]!r} is not the name of a header")
     for number, tenant in enumerate(listed):
         if not tenant.name or tenant.name in names:
             raise InputError(f"tenants[{number}]: the name '{tenant.name}' is {'taken' if tenant.name else 'empty'}")
         names.add(tenant.name)
+        _name(tenant.name, f"tenants[{number}].name")
         for position, text in enumerate(tenant.keys):
             check_hash(text, f"tenants[{number}].keys[{position}]")
+            if (owner := hashes.setdefault(text, tenant.name)) != tenant.name:
+                raise InputError(f"tenants[{number}].keys[{position}]: is a key of '{owner}' already")
     return listed
 
 
@@ -387,7 +428,13 @@ def _check(settings: Settings) -> None:
     build(written.policy, settings.folder)
     if written.log.level not in ("debug", "info", "warning", "error"):
         raise InputError(f"log.level: expected debug, info, warning or error, found '{written.log.level}'")
+    for status in written.retry.statuses:
+        if not 400 <= status <= 599:
+            raise InputError(f"retry.statuses: must be statuses of errors, 400 to 599, found {status}")
     if written.backends_dns is not None:
+        for key in ("url", "name"):
+            if key in written.backends_dns.backend:
+                raise InputError(f"backends_dns.backend: must not hold '{key}': every address has its own")
         if written.backends_dns.scheme not in ("http", "https"):
             raise InputError(f"backends_dns.scheme: expected http or https, found '{written.backends_dns.scheme}'")
         address(written.backends_dns, "127.0.0.1")
@@ -398,4 +445,7 @@ def _check(settings: Settings) -> None:
 def address(dns: Dns, host: str) -> BackendSettings:
     """The backend at one address of a DNS name. Raises InputError where the common part is wrong."""
     url = f"{dns.scheme}://{f'[{host}]' if ':' in host else host}:{dns.port}"
-    return decode(BackendSettings, {**dns.backend, "url": url}, "backends_dns.backend")
+    found = decode(BackendSettings, {**dns.backend, "url": url}, "backends_dns.backend")
+    if dns.scheme == "https" and found.tls.server_name is None:  # its certificate is for the name, not for an address
+        found = msgspec.structs.replace(found, tls=msgspec.structs.replace(found.tls, server_name=dns.name))
+    return found

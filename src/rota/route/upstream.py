@@ -342,7 +342,9 @@ def _length(lengths: set[bytes]) -> int | None:
 class Pool:
     """The connections to one backend. The last one used goes first, so that the others grow old and close."""
 
-    def __init__(self, url: str, context: ssl.SSLContext | None, connect_seconds: float) -> None:
+    def __init__(
+        self, url: str, context: ssl.SSLContext | None, connect_seconds: float, server_name: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -351,6 +353,7 @@ class Pool:
         name = f"[{self.host}]" if ":" in self.host else self.host
         self.authority = (name if default else f"{name}:{self.port}").encode("idna" if not name.isascii() else "ascii")
         self._context = context
+        self._server_name = server_name if context is not None else None
         self._connect_seconds = connect_seconds
         self._idle: list[Connection] = []
         self._retired = False
@@ -368,7 +371,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, made = await loop.create_connection(
-                    lambda: Connection(loop), self.host, self.port, ssl=self._context
+                    lambda: Connection(loop), self.host, self.port, ssl=self._context, server_hostname=self._server_name
                 )
         except TimeoutError:
             raise UpstreamError("refused", f"no connection within {self._connect_seconds:g} s") from None

@@ -142,6 +142,7 @@ class Watch:
                 timeout=timeout,
                 allow_redirects=False,
                 ssl=backend.context if backend.context is not None else True,
+                server_hostname=backend.settings.tls.server_name if backend.context is not None else None,
             ) as answer:
                 body = b""
                 while not answer.content.at_eof() and len(body) < PAGE_MOST:

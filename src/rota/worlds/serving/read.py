@@ -128,6 +128,7 @@ def read_trace(
     block_tokens: int | None = None,
     on_zero: Literal["error", "drop", "one"] = "error",
     origin: Literal["auto", "keep", "first"] = "auto",
+    under: str | None = None,
 ) -> Workload:
     """Read a request trace.
 
@@ -143,6 +144,7 @@ def read_trace(
             latter two are counted in a notice.
         origin: "first" counts arrivals from the earliest one, "keep" leaves numbers as they are, "auto" is "first" for
             wall-clock times only.
+        under: of a recording, the place policy whose requests are meant.
 
     Returns:
         The workload, sorted by arrival (stably), with notices on what was changed.
@@ -160,7 +162,9 @@ def read_trace(
     if Path(path).is_dir():
         from rota.worlds.serving.recording import open_recording
 
-        table, left_out = open_recording(Path(path))
+        table, left_out = open_recording(Path(path), under)
+    elif under is not None:
+        raise InputError(f"{path}: is no folder of a recording; 'under' chooses one of a recording's policies")
     else:
         table = open_table(Path(path))
     chosen = FORMATS[_choose(table, columns or {}, format)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from rota.kernel.errors import InputError
+from rota.kernel.errors import InputError, nearest
 from rota.kernel.reading.tables import Table
 
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -45,9 +45,23 @@ def rows(folder: Path) -> pl.DataFrame:
     return pl.concat(frames, how="diagonal").sort("arrival", maintain_order=True)
 
 
-def open_recording(folder: Path) -> tuple[Table, tuple[str, ...]]:
-    """The served requests of a recording as a table, and in words what was left out. Raises InputError."""
+def under_policy(every: pl.DataFrame, policy: str, where: str) -> pl.DataFrame:
+    """The rows of one of the place policies of a recording. Raises InputError where there are none."""
+    known = [name for name in every["policy"].unique(maintain_order=True).to_list() if name]
+    if policy not in known:
+        raise InputError(f"{where}: nothing was recorded under '{policy}'{nearest(policy, known)}")
+    return every.filter(pl.col("policy") == policy)
+
+
+def open_recording(folder: Path, under: str | None = None) -> tuple[Table, tuple[str, ...]]:
+    """The served requests of a recording as a table, and in words what was left out. Raises InputError.
+
+    Args:
+        under: Only those that came while this place policy decided.
+    """
     every = rows(folder)
+    if under is not None:
+        every = under_policy(every, under, str(folder))
     good = (pl.col("outcome") == "complete") & (pl.col("prompt_tokens") >= 1) & (pl.col("output_tokens") >= 1)
     served = every.filter(good.fill_null(False))
     if not len(served):

@@ -32,6 +32,7 @@ class WorkloadSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     on_zero: Literal["error", "drop", "one"] = "error"
     origin: Literal["auto", "keep", "first"] = "auto"
     first: Positive | None = None  # only so many requests
+    under: str | None = None  # of a recording of rota route: only what came while this place policy decided
     generate: Any = None
     programs: ProgramSpec | None = None  # drawn calls that wait for one another
     arrivals: Any = "replay"

@@ -117,6 +117,7 @@ class Serving:
                 arrival_unit=section.arrival_unit,
                 block_tokens=section.block_tokens,
                 on_zero=section.on_zero,
+                under=section.under,
                 origin=section.origin,
             )
         if section.first is not None:

@@ -25,6 +25,7 @@ from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.session_hash import SessionHash
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
@@ -55,6 +56,7 @@ ROUTES: dict[str, type[Place]] = {
     "freest": Freest,
     "vidur_lor": VidurLeastOutstanding,
     "token_jsq": TokenQueue,
+    "session_hash": SessionHash,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 ADMITS: dict[str, type[Admit]] = {
