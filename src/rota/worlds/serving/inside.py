@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import stream_key
-from rota.worlds.serving.batching import ESTIMATES, FutureMemory, Reservation
+from rota.worlds.serving.batching import ESTIMATES, FutureMemory, Reservation, Streams
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def equip(run: "Simulation") -> None:
             flags |= _reservation(run, rules.reservation, row, replica.kv_blocks, kept)
         if rules.layer_tokens:
             flags |= _layers(row, rules.layer_tokens, rules.layers)
+        if rules.streams is not None:
+            if replica.role != "mixed" or run.roles.order.preemptive:
+                raise InputError("semi_pd: needs replicas of role mixed and an order that does not displace")
+            flags |= _streams(rules.streams, row, floats[number])
         run.hosts[number, at.INSIDE] = flags
     run.kept = kept
 
@@ -88,3 +92,22 @@ def _layers(row: IntRow, tokens: int, layers: int) -> int:
     row[[inside.TIME_ENTRY, inside.LAYER_ENTRY]] = kernel.time_entry.address, kernel.layer_entry.address
     row[[inside.LAYER_TOKENS, inside.LAYERS]] = tokens, layers
     return inside.TIMED | inside.LAYERED
+
+
+def _streams(rules: Streams, row: IntRow, floats: npt.NDArray[np.float64]) -> int:
+    from rota.worlds.serving.kernels import inside, streams
+
+    row[[inside.STREAM_BEGIN, inside.STREAM_COMPLETE]] = streams.begin_entry.address, streams.complete_entry.address
+    floats[[inside.SHARE, inside.PROMPT_SCALE, inside.DECODE_SCALE, inside.CONTENTION]] = (
+        rules.share,
+        rules.prompt_scale,
+        rules.decode_scale,
+        rules.contention,
+    )
+    floats[[inside.CONTROL_SECONDS, inside.TTFT_LIMIT, inside.TPOT_LIMIT, inside.LEAST_SHARE]] = (
+        rules.control_seconds,
+        rules.ttft,
+        rules.tpot,
+        rules.least,
+    )
+    return inside.STREAMED

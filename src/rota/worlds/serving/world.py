@@ -81,6 +81,8 @@ class Serving:
             return "it works with predicted answers, which are hidden: set information.output_tokens, for example to {bucket: {k: 10, accuracy: 0.8}}"
         if batcher.packs and policy.get("order", "fcfs") != "fcfs":
             return "its batcher says itself who goes first: leave the order out"
+        if not batcher.displaces and roles.order.preemptive:
+            return "its order displaces requests, which its batcher does not do"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}
             blind = sorted(reads & {"size", "remaining", "output_tokens"})

@@ -21,6 +21,9 @@ from rota.worlds.serving.kernels.inside import (
     OBSERVED,
     PACKED,
     PICK_ENTRY,
+    STREAM_BEGIN,
+    STREAM_COMPLETE,
+    STREAMED,
     TIME_ENTRY,
     TIMED,
     inside,
@@ -100,6 +103,7 @@ from rota.worlds.serving.kernels.layout import (
     KIND_ORDER,
     KIND_VICTIM,
     LAGGING,
+    LANDED,
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
@@ -282,7 +286,7 @@ def cut_chunks(state, r):
     job, host = job_ints(state), host_ints(state)[r]
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     budget = host[BUDGET] - (host[DECODES] if host[MIXED] else 0)
-    under_way = host[INSIDE] & LAYERED and wave_under_way(state, r)
+    under_way = host[INSIDE] & (LAYERED | STREAMED) and wave_under_way(state, r)
     need = 0
     if host[RESERVE] != RESERVE_FIXED:
         phase = host[STEP] % host[BLOCK_TOKENS]
@@ -725,6 +729,9 @@ def complete_prefills(state, r, now):
             finish(state, r, j, now)
         elif host[ROLE] == PREFILL_ROLE:
             park(state, r, j)
+        elif host[DECODING_NOW]:  # decodes go on in a stream of their own: it joins them with their next iteration
+            job[STATE, j] = LANDED
+            host[LANDINGS] += 1
         else:
             join(state, r, j)
     host[PREFILL_COUNT] = kept
@@ -750,10 +757,16 @@ def complete(state, r):
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def begin_entry(address, r, _, __, ___):
-    return begin(whole_state(address), r)
+    state = whole_state(address)
+    if host_ints(state)[r, INSIDE] & STREAMED:
+        return call_entry(inside(state, r)[STREAM_BEGIN], address, r, 0, 0, 0)
+    return begin(state, r)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def complete_entry(address, r, _, __, ___):
-    complete(whole_state(address), r)
+    state = whole_state(address)
+    if host_ints(state)[r, INSIDE] & STREAMED:
+        return call_entry(inside(state, r)[STREAM_COMPLETE], address, r, 0, 0, 0)
+    complete(state, r)
     return 0

@@ -21,6 +21,7 @@ from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.semi_pd import SemiPD
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
@@ -38,6 +39,7 @@ BATCHERS: dict[str, type[Batcher]] = {
     "past_future": PastFuture,
     "s3": S3,
     "layered_prefill": LayeredPrefill,
+    "semi_pd": SemiPD,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,
