@@ -29,6 +29,8 @@ from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.speculative import Speculative
+from rota.worlds.serving.speculative import resolve as resolve_speculative
 from rota.worlds.serving.timing import Timing, build
 from rota.worlds.serving.timing import features as f
 from rota.worlds.serving.verify import verify
@@ -225,6 +227,11 @@ class Serving:
             )
         return self._timings[key]
 
+    def _speculative(self, case: Case, group: Group) -> Speculative | None:
+        if group.speculative is None:
+            return None
+        return resolve_speculative(group.speculative, catalogue.gpu(group.gpu), group.tp, case.folder)
+
     def _roles(self, policy: Mapping[str, Any], folder: Path) -> Roles:
         name = policy.get("name", "policy")
 
@@ -289,6 +296,7 @@ class Serving:
                 swap_blocking=not (group.swap and group.swap.asynchronous),
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
+                speculative=self._speculative(case, group),
             )
             replicas += [replica] * group.count
         return replicas

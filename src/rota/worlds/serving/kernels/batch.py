@@ -11,6 +11,7 @@ from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
 from rota.worlds.serving.kernels.decoders import context, drop, join, stop_running
 from rota.worlds.serving.kernels.inside import (
+    ACCEPT_ENTRY,
     CHECK_ENTRY,
     CHECKED,
     GATE_ENTRY,
@@ -21,6 +22,7 @@ from rota.worlds.serving.kernels.inside import (
     OBSERVED,
     PACKED,
     PICK_ENTRY,
+    SPECULATIVE,
     STREAM_BEGIN,
     STREAM_COMPLETE,
     STREAMED,
@@ -699,6 +701,8 @@ def complete_decodes(state, r, now):
     host[STEP] += 1
     host[CONTEXT_SUM] += host[DECODES]
     host[DECODING_NOW] = 0
+    if host[INSIDE] & SPECULATIVE:
+        call_entry(inside(state, r)[ACCEPT_ENTRY], state[SELF], r, 0, 0, 0)
     while host[DECODES] > 0 and job[ENDS, heap[0]] == host[STEP]:
         finish(state, r, heap[0], now)
 

@@ -18,26 +18,28 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
 )
 
-GATED, OBSERVED, TIMED, PACKED, CHECKED, LAYERED, STREAMED = (1 << bit for bit in range(7))
+GATED, OBSERVED, TIMED, PACKED, CHECKED, LAYERED, STREAMED, SPECULATIVE = (1 << bit for bit in range(8))
 # GATED: admission asks GATE_ENTRY. OBSERVED: finished requests are told to OBSERVE_ENTRY. TIMED: an iteration's seconds come from TIME_ENTRY.
 # PACKED: PICK_ENTRY says who is admitted next. CHECKED: CHECK_ENTRY looks at what runs before each iteration. LAYERED: see layers.py.
-# STREAMED: prompts and decodes have iterations of their own, see streams.py.
+# STREAMED: prompts and decodes have iterations of their own, see streams.py. SPECULATIVE: ACCEPT_ENTRY gives decodes more tokens.
 
 # A host's integers of these mechanisms.
 (
     GATE_ENTRY, OBSERVE_ENTRY, TIME_ENTRY, PICK_ENTRY, CHECK_ENTRY, LAYER_ENTRY, CAPACITY, ESTIMATE, WINDOW, LIMIT,
     KEY, HISTORY, HISTORY_COUNT, HISTORY_NEXT, SCRATCH, RESERVED, LAYER_TOKENS, LAYERS, GROUPS, GROUP,
-    STREAM_BEGIN, STREAM_COMPLETE, PROMPTS_RUN, INSIDE_INTS,
-) = range(24)  # fmt: skip
+    STREAM_BEGIN, STREAM_COMPLETE, PROMPTS_RUN, ACCEPT_ENTRY, DRAFT_ENTRY, DRAFT_PARAMETERS, DRAFT_TOKENS,
+    OFF_ABOVE, SPECULATES, LOOKAHEAD, SPECULATIVE_KEY, INSIDE_INTS,
+) = range(32)  # fmt: skip
 # CAPACITY: tokens that the gate may fill. HISTORY, SCRATCH, RESERVED: addresses of arrays. GROUPS: layer groups of the wave under way, GROUP: those done.
 # PROMPTS_RUN: an iteration of prompts is under way in a stream of its own; the decodes' is under way while DECODING_NOW.
+# SPECULATES: the iteration under way has a draft, LOOKAHEAD: blocks that are kept free for it.
 
 # A host's floats of these mechanisms.
 (
     QUANTILE, MOVING_LENGTH, SHARE, PROMPT_SCALE, DECODE_SCALE, CONTENTION, PROMPTS_END, DECODES_BEGAN, DECODES_END,
     CONTROL_SECONDS, CONTROL_FROM, TTFT_LIMIT, TPOT_LIMIT, TTFT_SUM, TTFT_COUNT, TPOT_SUM, TPOT_COUNT, LEAST_SHARE,
-    INSIDE_FLOATS,
-) = range(19)  # fmt: skip
+    ACCEPTANCE, DRAFT_COST, EXPECTED_TOKENS, INSIDE_FLOATS,
+) = range(22)  # fmt: skip
 # SHARE: of the compute that prompts have. *_SCALE: how much of an iteration's time is in inverse proportion to the share.
 # CONTROL_SECONDS: 0: the share is fixed.
 

@@ -218,7 +218,7 @@ def iteration_seconds(parameters: int, features: int) -> float:
 @compiler.entry("float64(int64, int64)")
 def entry(parameters: int, features: int) -> float:
     """Seconds of an iteration."""
-    return iteration_seconds(parameters, features)
+    return float(iteration_seconds(parameters, features))
 
 
 def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
