@@ -143,8 +143,10 @@ def with_draft(
         seconds += k * rules.draft.seconds(features)
     else:
         seconds += k * rules.cost * replica.timing.seconds(iteration((), contexts, len(decodes)))
-    if rules.off_above < 0 and seconds >= rules.expected * plain:
-        return plain + prompts
+    if rules.off_above < 0:
+        alone = replica.timing.seconds(iteration(prefills, (), samples - len(decodes))) if prefills else 0.0
+        if seconds - alone >= rules.expected * (plain - alone):
+            return plain + prompts
     engine.drafted = True
     return seconds + prompts
 

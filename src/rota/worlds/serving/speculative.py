@@ -8,6 +8,8 @@ What an iteration costs: the draft's k decodes one after the other (its own timi
 and the model's iteration with k + 1 tokens for each decode, whose KV is read once. The draft also computes every prompt. Where the cache has no room
 for k tokens more of every decode, and where `off_above` says so, an iteration goes without a draft.
 
+`off_above: auto` asks the timing: an iteration has a draft where that makes a token cheaper, counting what decodes add to the iteration's prompts.
+
 Approximated: acceptance does not depend on the text; the draft's own KV is counted in memory but never displaced apart; the attention of k + 1 query
 tokens costs what reading the KV costs.
 """

@@ -35,6 +35,8 @@ from rota.worlds.serving.kernels.layout import (
     ENDS,
     EXTREMES,
     F_DECODE_CONTEXT,
+    F_DECODE_MAX,
+    F_DECODE_MIN,
     F_DECODES,
     F_SAMPLES,
     FEATURES,
@@ -112,8 +114,21 @@ def draft_prompts(state, r, f):
     if not own[DRAFT_ENTRY] or f[PREFILL_TOKENS] == 0.0:
         return 0.0
     mine = f.copy()
-    f[F_DECODES] = f[F_DECODE_CONTEXT] = f[F_SAMPLES] = 0.0
+    f[F_DECODES] = f[F_DECODE_CONTEXT] = f[F_DECODE_MAX] = f[F_DECODE_MIN] = f[F_SAMPLES] = 0.0
     seconds = call_timing(own[DRAFT_ENTRY], own[DRAFT_PARAMETERS], state[A_FEATURES] + 8 * FEATURES * r)
+    f[:] = mine
+    return seconds
+
+
+@compiler.inner
+def prompts_alone(state, r, f):
+    """Seconds of the iteration if it had no decodes: what decodes cost is the rest."""
+    if f[PREFILL_TOKENS] == 0.0:
+        return 0.0
+    host, mine = host_ints(state)[r], f.copy()
+    f[F_SAMPLES] -= f[F_DECODES]
+    f[F_DECODES] = f[F_DECODE_CONTEXT] = f[F_DECODE_MAX] = f[F_DECODE_MIN] = 0.0
+    seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], state[A_FEATURES] + 8 * FEATURES * r)
     f[:] = mine
     return seconds
 
@@ -141,8 +156,10 @@ def time_entry(address, r):
     f[F_DECODES] = decodes
     f[F_SAMPLES] -= decodes * k
     seconds = verified + draft_seconds(state, r, f)
-    if own[OFF_ABOVE] == AUTO and seconds >= floats[EXPECTED_TOKENS] * plain:
-        return plain + prompts
+    if own[OFF_ABOVE] == AUTO:
+        alone = prompts_alone(state, r, f)
+        if seconds - alone >= floats[EXPECTED_TOKENS] * (plain - alone):
+            return plain + prompts
     own[SPECULATES], own[LOOKAHEAD] = 1, need
     host[FREE] -= need
     return seconds + prompts
