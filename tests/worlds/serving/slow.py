@@ -11,7 +11,7 @@ from math import inf
 from rota.worlds.serving.batching import RESERVE_FIXED, RESERVE_PROMPT
 from rota.worlds.serving.simulate import Replica
 from rota.worlds.serving.timing.features import iteration
-from tests.worlds.serving.slow_inside import Wave, after_check, longest_fitting, peak_fits
+from tests.worlds.serving.slow_inside import Wave, after_check, longest_fitting, peak_fits, speculate, with_draft
 
 Key = tuple[float, ...]
 
@@ -128,6 +128,7 @@ class SlowReplica:
         self.known: set[str] = set()  # which keys were asked for this decision
         self.past: list[int] = []  # lengths of answers in the order of their ends
         self.wave = Wave()
+        self.drafted = False
 
     @property
     def outstanding(self) -> int:
@@ -167,6 +168,8 @@ class SlowReplica:
         decodes = [r.computed for r in batch if r.decoding]
         if self.rules.layer_tokens:
             return self.wave.seconds(self.replica, prefills, decodes, samples)
+        if self.replica.speculative is not None:
+            return with_draft(self, prefills, [r for r in batch if r.decoding], samples)
         return self.replica.timing.seconds(iteration(prefills, decodes, samples))
 
     # -- what goes first ------------------------------------------------------------------------------------------
@@ -348,8 +351,9 @@ class SlowReplica:
                 if r.computed < r.target:
                     continue
                 r.decoding = True
-            r.generated += 1
-            r.token_times.append(self.now)
+            more = speculate(self, r) if self.drafted and r.computed > r.target else 0
+            r.generated += 1 + more
+            r.token_times += [self.now] * (1 + more)
             if r.generated == r.output:
                 self.running.remove(r)
                 self.finished.append(r)

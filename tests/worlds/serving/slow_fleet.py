@@ -6,6 +6,7 @@ from math import inf
 from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.simulate import Replica
 from tests.worlds.serving.slow import Pool, Ranking, Request, SlowReplica
+from tests.worlds.serving.slow_streams import SlowStreams
 
 Cost = Callable[[SlowReplica, Request], float]
 
@@ -79,7 +80,10 @@ class SlowFleet:
         sample: Sequence[Sequence[int]] | None = None,
         pool: Callable[[Replica], Pool] = Pool,
     ) -> None:
-        self.engines = [SlowReplica(replica, order, victim, pool(replica)) for replica in replicas]
+        self.engines = [
+            (SlowStreams if replica.rules.streams else SlowReplica)(replica, order, victim, pool(replica))
+            for replica in replicas
+        ]
         self.hold, self.cost, self.sample = hold or Ranking(), cost, sample
         self.held: list[Request] = []
         self.now, self.something_changed = 0.0, False

@@ -8,8 +8,9 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from rota.kernel.streams import uniform
+from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.simulate import Replica
-from rota.worlds.serving.timing.features import iteration
+from rota.worlds.serving.timing.features import DECODE_CONTEXT, DECODE_MAX, DECODE_MIN, DECODES, iteration
 
 if TYPE_CHECKING:
     from tests.worlds.serving.slow import Request, SlowReplica
@@ -110,3 +111,56 @@ class Wave:
             return False
         self.done = (self.done + 1) % self.groups
         return self.done > 0
+
+
+def with_draft(
+    engine: "SlowReplica", prefills: Sequence[tuple[int, int]], decodes: "Sequence[Request]", samples: int
+) -> float:
+    """Seconds of an iteration, and whether it has a draft."""
+    rules, replica, engine.drafted = engine.replica.speculative, engine.replica, False
+    assert rules is not None
+    k, contexts = rules.tokens, [r.computed for r in decodes]
+    plain = replica.timing.seconds(iteration(prefills, contexts, samples))
+    prompts = 0.0
+    if rules.draft is not None and prefills:
+        prompts = rules.draft.seconds(iteration(prefills, (), 0))
+    if not decodes or (rules.off_above >= 0 and len(decodes) > rules.off_above):
+        return plain + prompts
+    room = 0
+    if replica.rules.reserve != RESERVE_FIXED:
+        for r in decodes:
+            most = min(k, r.output - r.generated - 1)
+            room += engine.pool.need(r.computed + 1 + most) - engine.pool.need(r.computed + 1)
+    if room > len(engine.pool.free):
+        return plain + prompts
+    features = iteration(prefills, contexts, samples + k * len(decodes))
+    features[DECODES] = len(decodes) * (k + 1.0)
+    seconds = replica.timing.seconds(features)
+    if rules.draft is not None:
+        features = iteration((), contexts, len(decodes))
+        features[DECODE_CONTEXT] = sum(contexts) + len(decodes) * 0.5 * (k - 1.0)
+        features[DECODE_MAX] = features[DECODE_MIN] = 0.0
+        seconds += k * rules.draft.seconds(features)
+    else:
+        seconds += k * rules.cost * replica.timing.seconds(iteration((), contexts, len(decodes)))
+    if rules.off_above < 0:
+        alone = replica.timing.seconds(iteration(prefills, (), samples - len(decodes))) if prefills else 0.0
+        if seconds - alone >= rules.expected * (plain - alone):
+            return plain + prompts
+    engine.drafted = True
+    return seconds + prompts
+
+
+def speculate(engine: "SlowReplica", r: "Request") -> int:
+    """How many draft tokens of a decode are right, of those that its answer still needs."""
+    rules = engine.replica.speculative
+    assert rules is not None
+    more = 0
+    while more < min(rules.tokens, r.output - r.generated - 1):
+        if float(uniform(0, "acceptance", r.number, r.generated + more)) >= rules.acceptance:
+            break
+        more += 1
+    r.computed += more
+    if engine.replica.rules.reserve != RESERVE_FIXED:
+        engine.pool.extend(r, r.computed)
+    return more

@@ -12,7 +12,7 @@ from rota.worlds.serving.batching import BatchRules, Engine
 from rota.worlds.serving.catalogue import gpu, model
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import S3, LayeredPrefill, PastFuture
+from rota.worlds.serving.policies import S3, LayeredPrefill, PastFuture, SemiPD
 from rota.worlds.serving.simulate import Replica
 from rota.worlds.serving.timing import build
 from tests.worlds.serving.twin import FCFS, Told, compare
@@ -29,6 +29,8 @@ MADE = {
     "s3 of one token": S3(bucket_tokens=1),
     "layered": LayeredPrefill(chunk_tokens=3),
     "layered, pieces": LayeredPrefill(chunk_tokens=2, most_tokens=7),
+    "semi_pd": SemiPD(share=0.4, control_seconds=0.0),
+    "semi_pd, controlled": SemiPD(share=0.5, control_seconds=0.25, ttft=0.1, tpot=0.03, decode_scale=0.7),
 }
 
 rows_of_requests = st.lists(
@@ -68,13 +70,25 @@ def test_with_priorities_that_displace(name: str, rows: Rows) -> None:
     compare(workload(rows), [replica(MADE[name].rules(ENGINE))], by_priority(preemptive=True))
 
 
-@pytest.mark.parametrize("name", ["sample", "s3", "layered"])
+@pytest.mark.parametrize("name", ["sample", "s3", "layered", "semi_pd, controlled"])
 @settings(max_examples=25)
 @given(rows=rows_of_requests)
 def test_on_two_replicas_with_another_beside_them(name: str, rows: Rows) -> None:
     """Mechanisms belong to a host: a plain replica beside them is not touched."""
     plain = BatchRules(budget=16, chunked=True)
     compare(workload(rows), [replica(MADE[name].rules(ENGINE)), replica(plain)], FCFS(), route="least_outstanding")
+
+
+def lived(asked: str) -> Told:
+    return Told(lambda number, release, prompt, output, priority, generated, *_: (-generated,), asked)
+
+
+@pytest.mark.parametrize("name", ["sample", "layered", "semi_pd"])
+@pytest.mark.parametrize("asked", ["decision", "pick"])
+@settings(max_examples=40)
+@given(rows=rows_of_requests)
+def test_with_an_order_that_is_asked(asked: str, name: str, rows: Rows) -> None:
+    compare(workload(rows), [replica(MADE[name].rules(ENGINE))], lived(asked))
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -54,6 +54,20 @@ class Reservation:
 
 
 @dataclass(frozen=True)
+class Streams:
+    """Prompts and decodes as two streams with shares of the compute; see policies/semi_pd."""
+
+    share: float  # of the prompts at the beginning
+    prompt_scale: float
+    decode_scale: float
+    contention: float
+    control_seconds: float  # 0: the share stays as it is
+    ttft: float
+    tpot: float
+    least: float  # share of either
+
+
+@dataclass(frozen=True)
 class BatchRules:
     """What makes one batcher differ from another; see the files in `policies/` for the published ones."""
 
@@ -74,12 +88,13 @@ class BatchRules:
         0  # prompts go through a group of layers an iteration, so many tokens x layers of work; 0: through all of them
     )
     layers: int = UNLIMITED  # of the model, with layer_tokens
+    streams: Streams | None = None
     max_running: int = UNLIMITED  # fewer than the engine's slots
 
     @property
     def plain(self) -> bool:
         """Whether this is all that goes on inside a replica."""
-        return self.future is None and self.reservation is None and not self.layer_tokens
+        return self.future is None and self.reservation is None and not self.layer_tokens and self.streams is None
 
 
 CLAIM_COLUMNS = {
@@ -98,6 +113,7 @@ class Batcher(Allot):
     reads = ("wanted", "decoding")
     foresees: ClassVar[bool] = False  # it works with predicted lengths
     packs: ClassVar[bool] = False  # it says itself who goes first
+    displaces: ClassVar[bool] = True  # an order may displace what runs
 
     def rules(self, engine: Engine) -> BatchRules:
         """The rules on an engine. Raises InputError where the settings contradict each other."""

@@ -7,14 +7,16 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import stream_key
-from rota.worlds.serving.batching import ESTIMATES, FutureMemory, Reservation
+from rota.worlds.serving.batching import ESTIMATES, BatchRules, FutureMemory, Reservation, Streams
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.speculative import Speculative
 
 if TYPE_CHECKING:
-    from rota.worlds.serving.simulate import Simulation
+    from rota.worlds.serving.simulate import Replica, Simulation
 
 IntRow = npt.NDArray[np.int64]
 STREAM = "past_future"  # of the draws of past lengths
+ACCEPTANCE = "acceptance"  # of draft tokens
 
 
 def equip(run: "Simulation") -> None:
@@ -23,7 +25,7 @@ def equip(run: "Simulation") -> None:
     Raises:
         InputError: a batcher sets memory aside for predicted answers, and nothing predicts them.
     """
-    if all(replica.rules.plain for replica in run.replicas):
+    if all(replica.rules.plain and replica.speculative is None for replica in run.replicas):
         run._own(at.A_INSIDE, np.zeros((1, 1), np.int64))
         run._own(at.A_INSIDE_FLOATS, np.zeros((1, 1)))
         return
@@ -40,8 +42,28 @@ def equip(run: "Simulation") -> None:
             flags |= _reservation(run, rules.reservation, row, replica.kv_blocks, kept)
         if rules.layer_tokens:
             flags |= _layers(row, rules.layer_tokens, rules.layers)
+        if rules.streams is not None:
+            if replica.role != "mixed" or run.roles.order.preemptive:
+                raise InputError("semi_pd: needs replicas of role mixed and an order that does not displace")
+            flags |= _streams(rules.streams, row, floats[number])
+        if replica.speculative is not None:
+            flags |= _speculative(run, replica.speculative, row, floats[number])
+        _go_together(rules, replica)
         run.hosts[number, at.INSIDE] = flags
     run.kept = kept
+
+
+def _go_together(rules: BatchRules, replica: "Replica") -> None:
+    """Raises InputError where two mechanisms both say how long an iteration takes."""
+    timed = {
+        "layered_prefill": rules.layer_tokens > 0,
+        "semi_pd": rules.streams is not None,
+        "speculative": replica.speculative is not None,
+        "replicas that share experts": replica.gang > 1,
+    }
+    found = [name for name, on in timed.items() if on]
+    if len(found) > 1:
+        raise InputError(f"{found[0]} does not go with {found[1]}: leave one of them out")
 
 
 def _future(
@@ -88,3 +110,39 @@ def _layers(row: IntRow, tokens: int, layers: int) -> int:
     row[[inside.TIME_ENTRY, inside.LAYER_ENTRY]] = kernel.time_entry.address, kernel.layer_entry.address
     row[[inside.LAYER_TOKENS, inside.LAYERS]] = tokens, layers
     return inside.TIMED | inside.LAYERED
+
+
+def _streams(rules: Streams, row: IntRow, floats: npt.NDArray[np.float64]) -> int:
+    from rota.worlds.serving.kernels import inside, streams
+
+    row[[inside.STREAM_BEGIN, inside.STREAM_COMPLETE]] = streams.begin_entry.address, streams.complete_entry.address
+    floats[[inside.SHARE, inside.PROMPT_SCALE, inside.DECODE_SCALE, inside.CONTENTION]] = (
+        rules.share,
+        rules.prompt_scale,
+        rules.decode_scale,
+        rules.contention,
+    )
+    floats[[inside.CONTROL_SECONDS, inside.TTFT_LIMIT, inside.TPOT_LIMIT, inside.LEAST_SHARE]] = (
+        rules.control_seconds,
+        rules.ttft,
+        rules.tpot,
+        rules.least,
+    )
+    return inside.STREAMED
+
+
+def _speculative(run: "Simulation", rules: Speculative, row: IntRow, floats: npt.NDArray[np.float64]) -> int:
+    from rota.worlds.serving.kernels import inside, speculate
+
+    row[[inside.TIME_ENTRY, inside.ACCEPT_ENTRY]] = speculate.time_entry.address, speculate.accept_entry.address
+    row[[inside.DRAFT_TOKENS, inside.OFF_ABOVE]] = rules.tokens, rules.off_above
+    row[inside.SPECULATIVE_KEY] = np.uint64(stream_key(run.seed, ACCEPTANCE)).astype(np.int64)
+    if rules.draft is not None:
+        row[inside.DRAFT_ENTRY] = rules.draft.entry.address
+        row[inside.DRAFT_PARAMETERS] = rules.draft.parameters.ctypes.data
+    floats[[inside.ACCEPTANCE, inside.DRAFT_COST, inside.EXPECTED_TOKENS]] = (
+        rules.acceptance,
+        rules.cost,
+        rules.expected,
+    )
+    return inside.TIMED | inside.SPECULATIVE

@@ -15,6 +15,8 @@ from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
+from rota.worlds.serving.speculative import SpeculativeSection, blocks_beside
+from rota.worlds.serving.speculative import check as check_speculative
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -69,6 +71,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )
     timing: Any = "roofline"
+    speculative: SpeculativeSection | None = None  # None: a decode gets one token an iteration
 
 
 class Predicted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -272,6 +275,8 @@ def _check_group(group: Group, where: str) -> None:
     try:
         model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
         catalogue.check_parallel(model, group.tp)
+        if group.speculative is not None:
+            check_speculative(group.speculative, group.prefix_caching)
         kv_blocks(group, model, gpu)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -281,4 +286,7 @@ def kv_blocks(group: Group, model: catalogue.Model, gpu: catalogue.Gpu) -> int:
     """KV blocks of a replica: as given, otherwise what fits beside the weights."""
     if group.kv_blocks is not None:
         return group.kv_blocks
-    return catalogue.kv_blocks(model, gpu, group.tp, group.block_tokens, group.memory_utilisation)
+    blocks = catalogue.kv_blocks(model, gpu, group.tp, group.block_tokens, group.memory_utilisation)
+    if group.speculative is None:
+        return blocks
+    return blocks_beside(blocks, group.speculative, model, {"tp": group.tp, "block_tokens": group.block_tokens})

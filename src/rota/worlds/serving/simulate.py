@@ -18,6 +18,7 @@ from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
+from rota.worlds.serving.speculative import Speculative
 from rota.worlds.serving.timing.model import Timing
 
 FloatColumn = npt.NDArray[np.float64]
@@ -92,6 +93,7 @@ class Replica:
     gpus: int = 1
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
+    speculative: Speculative | None = None  # None: a decode gets one token an iteration
 
 
 @dataclass(frozen=True)

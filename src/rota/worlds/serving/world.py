@@ -31,6 +31,8 @@ from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.speculative import Speculative
+from rota.worlds.serving.speculative import resolve as resolve_speculative
 from rota.worlds.serving.timing import Timing, build
 from rota.worlds.serving.timing import features as f
 from rota.worlds.serving.verify import verify
@@ -87,6 +89,8 @@ class Serving:
             return "it works with predicted answers, which are hidden: set information.output_tokens, for example to {bucket: {k: 10, accuracy: 0.8}}"
         if batcher.packs and policy.get("order", "fcfs") != "fcfs":
             return "its batcher says itself who goes first: leave the order out"
+        if not batcher.displaces and roles.order.preemptive:
+            return "its order displaces requests, which its batcher does not do"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}
             blind = sorted(reads & {"size", "remaining", "output_tokens"})
@@ -234,6 +238,11 @@ class Serving:
             )
         return self._timings[key]
 
+    def _speculative(self, case: Case, group: Group) -> Speculative | None:
+        if group.speculative is None:
+            return None
+        return resolve_speculative(group.speculative, catalogue.gpu(group.gpu), group.tp, case.folder)
+
     def _roles(self, policy: Mapping[str, Any], folder: Path) -> Roles:
         name = policy.get("name", "policy")
 
@@ -299,6 +308,7 @@ class Serving:
                 swap_blocking=not (group.swap and group.swap.asynchronous),
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
+                speculative=self._speculative(case, group),
             )
             replicas += [replica] * group.count
         return replicas

@@ -12,6 +12,7 @@ from rota.kernel.compile import call_entry, floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
 from rota.worlds.serving.kernels.batch import ASK, blocks_for
+from rota.worlds.serving.kernels.inside import PROMPTS_RUN, STREAMED, inside
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
     A_ARRIVALS,
@@ -75,6 +76,7 @@ from rota.worlds.serving.kernels.layout import (
     INBOX_COUNT,
     INBOX_HEAD,
     INBOX_TAIL,
+    INSIDE,
     ISSUED,
     JOBS,
     KIND_HOLD,
@@ -272,6 +274,8 @@ def place(state, j, r, now):
     if not host[BUSY] and not host[READY]:
         host[READY] = 1
         clock[NOW] = now
+    elif host[INSIDE] & STREAMED and host[BUSY] and not inside(state, r)[PROMPTS_RUN]:
+        clock[ENDS_AT] = now  # its stream of prompts has nothing to do: it looks at its line now
 
 
 @compiler.inner

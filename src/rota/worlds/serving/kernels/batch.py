@@ -11,6 +11,7 @@ from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
 from rota.worlds.serving.kernels.decoders import context, drop, join, stop_running
 from rota.worlds.serving.kernels.inside import (
+    ACCEPT_ENTRY,
     CHECK_ENTRY,
     CHECKED,
     GATE_ENTRY,
@@ -21,6 +22,10 @@ from rota.worlds.serving.kernels.inside import (
     OBSERVED,
     PACKED,
     PICK_ENTRY,
+    SPECULATIVE,
+    STREAM_BEGIN,
+    STREAM_COMPLETE,
+    STREAMED,
     TIME_ENTRY,
     TIMED,
     inside,
@@ -101,6 +106,7 @@ from rota.worlds.serving.kernels.layout import (
     KIND_ORDER,
     KIND_VICTIM,
     LAGGING,
+    LANDED,
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
@@ -284,7 +290,7 @@ def cut_chunks(state, r):
     job, host = job_ints(state), host_ints(state)[r]
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     budget = host[BUDGET] - (host[DECODES] if host[MIXED] else 0)
-    under_way = host[INSIDE] & LAYERED and wave_under_way(state, r)
+    under_way = host[INSIDE] & (LAYERED | STREAMED) and wave_under_way(state, r)
     need = 0
     if host[RESERVE] != RESERVE_FIXED:
         phase = host[STEP] % host[BLOCK_TOKENS]
@@ -697,6 +703,8 @@ def complete_decodes(state, r, now):
     host[STEP] += 1
     host[CONTEXT_SUM] += host[DECODES]
     host[DECODING_NOW] = 0
+    if host[INSIDE] & SPECULATIVE:
+        call_entry(inside(state, r)[ACCEPT_ENTRY], state[SELF], r, 0, 0, 0)
     while host[DECODES] > 0 and job[ENDS, heap[0]] == host[STEP]:
         finish(state, r, heap[0], now)
 
@@ -727,6 +735,9 @@ def complete_prefills(state, r, now):
             finish(state, r, j, now)
         elif host[ROLE] == PREFILL_ROLE or job[GOES_TO, j] != 0:
             park(state, r, j)
+        elif host[DECODING_NOW]:  # decodes go on in a stream of their own: it joins them with their next iteration
+            job[STATE, j] = LANDED
+            host[LANDINGS] += 1
         else:
             join(state, r, j)
     host[PREFILL_COUNT] = kept
@@ -752,10 +763,16 @@ def complete(state, r):
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def begin_entry(address, r, _, __, ___):
-    return begin(whole_state(address), r)
+    state = whole_state(address)
+    if host_ints(state)[r, INSIDE] & STREAMED:
+        return call_entry(inside(state, r)[STREAM_BEGIN], address, r, 0, 0, 0)
+    return begin(state, r)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def complete_entry(address, r, _, __, ___):
-    complete(whole_state(address), r)
+    state = whole_state(address)
+    if host_ints(state)[r, INSIDE] & STREAMED:
+        return call_entry(inside(state, r)[STREAM_COMPLETE], address, r, 0, 0, 0)
+    complete(state, r)
     return 0

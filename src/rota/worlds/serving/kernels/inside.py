@@ -18,20 +18,30 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
 )
 
-GATED, OBSERVED, TIMED, PACKED, CHECKED, LAYERED = (1 << bit for bit in range(6))
+GATED, OBSERVED, TIMED, PACKED, CHECKED, LAYERED, STREAMED, SPECULATIVE = (1 << bit for bit in range(8))
 # GATED: admission asks GATE_ENTRY. OBSERVED: finished requests are told to OBSERVE_ENTRY. TIMED: an iteration's seconds come from TIME_ENTRY.
 # PACKED: PICK_ENTRY says who is admitted next. CHECKED: CHECK_ENTRY looks at what runs before each iteration. LAYERED: see layers.py.
+# STREAMED: prompts and decodes have iterations of their own, see streams.py. SPECULATIVE: ACCEPT_ENTRY gives decodes more tokens.
 
 # A host's integers of these mechanisms.
 (
     GATE_ENTRY, OBSERVE_ENTRY, TIME_ENTRY, PICK_ENTRY, CHECK_ENTRY, LAYER_ENTRY, CAPACITY, ESTIMATE, WINDOW, LIMIT,
     KEY, HISTORY, HISTORY_COUNT, HISTORY_NEXT, SCRATCH, RESERVED, LAYER_TOKENS, LAYERS, GROUPS, GROUP,
-    INSIDE_INTS,
-) = range(21)  # fmt: skip
+    STREAM_BEGIN, STREAM_COMPLETE, PROMPTS_RUN, ACCEPT_ENTRY, DRAFT_ENTRY, DRAFT_PARAMETERS, DRAFT_TOKENS,
+    OFF_ABOVE, SPECULATES, LOOKAHEAD, SPECULATIVE_KEY, INSIDE_INTS,
+) = range(32)  # fmt: skip
 # CAPACITY: tokens that the gate may fill. HISTORY, SCRATCH, RESERVED: addresses of arrays. GROUPS: layer groups of the wave under way, GROUP: those done.
+# PROMPTS_RUN: an iteration of prompts is under way in a stream of its own; the decodes' is under way while DECODING_NOW.
+# SPECULATES: the iteration under way has a draft, LOOKAHEAD: blocks that are kept free for it.
 
 # A host's floats of these mechanisms.
-QUANTILE, MOVING_LENGTH, INSIDE_FLOATS = range(3)
+(
+    QUANTILE, MOVING_LENGTH, SHARE, PROMPT_SCALE, DECODE_SCALE, CONTENTION, PROMPTS_END, DECODES_BEGAN, DECODES_END,
+    CONTROL_SECONDS, CONTROL_FROM, TTFT_LIMIT, TPOT_LIMIT, TTFT_SUM, TTFT_COUNT, TPOT_SUM, TPOT_COUNT, LEAST_SHARE,
+    ACCEPTANCE, DRAFT_COST, EXPECTED_TOKENS, INSIDE_FLOATS,
+) = range(22)  # fmt: skip
+# SHARE: of the compute that prompts have. *_SCALE: how much of an iteration's time is in inverse proportion to the share.
+# CONTROL_SECONDS: 0: the share is fixed.
 
 
 @compiler.inner
@@ -48,10 +58,10 @@ def inside_floats(state, r):
 
 @compiler.inner
 def wave_under_way(state, r):
-    """Layered prefill: whether prompts are between two of their layer groups, so that none can join them."""
+    """Whether prompts are between two of their layer groups, or in a stream of their own: what they compute is settled, and none can join them."""
     own = inside(state, r)
     if own[GROUP] == 0:
-        return False
+        return own[PROMPTS_RUN] != 0
     job = job_ints(state)
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host_ints(state)[r, PREFILL_COUNT]):

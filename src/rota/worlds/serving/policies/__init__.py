@@ -25,6 +25,7 @@ from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.semi_pd import SemiPD
 from rota.worlds.serving.policies.session_hash import SessionHash
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
@@ -47,6 +48,7 @@ BATCHERS: dict[str, type[Batcher]] = {
     "past_future": PastFuture,
     "s3": S3,
     "layered_prefill": LayeredPrefill,
+    "semi_pd": SemiPD,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,

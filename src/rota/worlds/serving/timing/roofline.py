@@ -24,7 +24,8 @@ on one half of the rows, drawn by a keyed seed, error reported on the other half
 - ``stack: eager-2023`` replaces them by what Splitwise measured (``perf_model.csv``, Llama-2-70B on A100 and H100):
   a stack without CUDA graphs, where an iteration cannot be shorter than the host needs to launch it (``host_seconds``).
 
-Every factor can be given in the scenario: ``{roofline: {gemm_compute: 0.7, overhead_seconds: 0.002}}``.
+Every factor can be given in the scenario: ``{roofline: {gemm_compute: 0.7, overhead_seconds: 0.002}}``. ``overlap: {...}`` lets
+operations that want different resources go on at the same time, see `overlap`.
 """
 
 from collections.abc import Mapping
@@ -172,8 +173,8 @@ _ROW = 6
 _TOKENS, _SAMPLES, _ACTIVE = 0.0, 1.0, 2.0  # _ACTIVE: the fixed memory is that of one expert
 
 
-@compiler.entry("float64(int64, int64)")
-def entry(parameters: int, features: int) -> float:
+@compiler.inner
+def iteration_seconds(parameters: int, features: int) -> float:
     """Seconds of an iteration. Layout of `parameters`: see `build`."""
     head = float_array(parameters, _HEAD)
     seen = float_array(features, FEATURES)
@@ -214,6 +215,12 @@ def entry(parameters: int, features: int) -> float:
     return float(max(total, head[_HOST]))
 
 
+@compiler.entry("float64(int64, int64)")
+def entry(parameters: int, features: int) -> float:
+    """Seconds of an iteration."""
+    return float(iteration_seconds(parameters, features))
+
+
 def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
     """The factors of a GPU with the scenario's changes.
 
@@ -237,7 +244,7 @@ def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
         if key == "stack":
             continue
         if key not in names:
-            raise InputError(f"timing.roofline: unknown key '{key}'{nearest(str(key), [*names, 'stack'])}")
+            raise InputError(f"timing.roofline: unknown key '{key}'{nearest(str(key), [*names, 'stack', 'overlap'])}")
         share = not key.endswith(("_launch", "_sequence", "_latency", "_seconds"))
         if (
             isinstance(value, bool)
@@ -251,7 +258,11 @@ def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
 
 
 def build(model: Model, gpu: Gpu, tp: int, options: Mapping[str, Any]) -> Timing:
-    """The roofline of a model on `tp` GPUs. Options: see `factors`."""
+    """The roofline of a model on `tp` GPUs. Options: see `factors`, and `overlap`."""
+    if "overlap" in options:
+        from rota.worlds.serving.timing import overlap
+
+        return overlap.build(model, gpu, tp, options)
     chosen = factors(gpu, options)
     rows = _operations(model, gpu, tp, chosen)
     head = np.zeros(_HEAD)
