@@ -55,6 +55,8 @@ def _measures() -> dict[str, Measure]:
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
+        ("adapter_loads", "adapters that were loaded", "", True),
+        ("adapter_hit_rate", "share of requests that found their adapter loaded or being loaded", "", False),
         ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
         ("kv_utilisation", "mean share of KV blocks in use", "", True),
         ("compute_utilisation", "share of time in an iteration", "", True),
@@ -145,6 +147,10 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["shed"] = float((rows["status"] == "shed").sum())
     describe_classes(metrics, run.workload.labels.slo_class, rows, span)
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())
+    if run.adapters is not None:
+        found = run.adapters.loads + run.adapters.hits
+        metrics["adapter_loads"] = float(run.adapters.loads)
+        metrics["adapter_hit_rate"] = run.adapters.hits / found if found else 0.0
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
     kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]

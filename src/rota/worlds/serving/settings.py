@@ -10,6 +10,7 @@ import msgspec
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError
 from rota.worlds.serving import catalogue
+from rota.worlds.serving.adapters import AdapterSlots, AdapterSpec
 from rota.worlds.serving.arrivals import Arrivals, Replay, parse_arrivals
 from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
@@ -68,6 +69,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )
     timing: Any = "roofline"
+    adapters: AdapterSlots | None = None  # room for LoRA adapters; None: none
 
 
 class Predicted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -175,6 +177,7 @@ class Case:
     scaling: ScalingSection
     classes: Classes = field(default_factory=dict)
     tenants: Tenants = field(default_factory=dict)
+    adapters: AdapterSpec | None = None
 
     @property
     def replicas(self) -> int:
@@ -227,6 +230,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         scaling=_scaling(sections, sum(group.count for group in fleet)),
         classes=classes,
         tenants=tenants,
+        adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
     )
 
 

@@ -11,6 +11,8 @@ from rota.kernel.decisions import Order, Place, Policy, hooks
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
+from rota.worlds.serving.adapters import COLUMNS as ADAPTER_COLUMNS
+from rota.worlds.serving.adapters import AdapterRoom, AdapterTable
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
 from rota.worlds.serving.classes import due
@@ -62,6 +64,12 @@ SERVING_HOST_COLUMNS = {
         Column("free_blocks", "blocks", "KV blocks nobody holds"),
         Column("max_running", "", "slots of the batch"),
         Column("block_tokens", "tokens", "tokens of a KV block"),
+        Column("adapter_here", "", "1 when this request's adapter is loaded or being loaded, or it has none"),
+        Column("adapter_active", "", "1 when a running request has this request's adapter"),
+        Column("adapter_waiting", "", "1 when a waiting request has this request's adapter"),
+        Column("adapters_active", "", "adapters of running requests"),
+        Column("adapters_waiting", "", "adapters that only waiting requests have"),
+        Column("adapter_slots", "", "adapters that it can hold"),
         Column("held", "jobs", "requests that wait at the router, the same for every host"),
         Column("prefill_rate", "s", "seconds of work a prompt token"),
     )
@@ -91,6 +99,7 @@ class Replica:
     gpus: int = 1
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
+    adapters: AdapterRoom | None = None  # None: no room for any
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,8 @@ class Simulation:
         self._lines()
         self._accounts()
         self._prefix()
+        label = self.workload.labels.adapter
+        self.adapters = None if label is None else AdapterTable(self, self.replicas, label)
         self._fixed_columns()
         self._decide_who_is_asked()
         self._entries()
@@ -255,6 +266,8 @@ class Simulation:
         self._answer = self._own(at.A_ANSWER, np.zeros(max(rows * KEY_ROOM, hosts)))
         self._room = rows
         self._shown: FloatColumn | None = None
+        if self.state[at.ADAPTER_ENTRY] and self.adapters is not None:
+            self.adapters.lines()
 
     def _accounts(self) -> None:
         hosts, rows = len(self.replicas), len(self.workload)
@@ -422,7 +435,7 @@ class Simulation:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
-        quiet = quiet and self.roles.admit is None
+        quiet = quiet and self.roles.admit is None and self.adapters is None
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
@@ -622,6 +635,8 @@ class Simulation:
         fleet.crash(self.state, host, now)
         if self.replicas[host].prefix_caching:
             self._empty_cache(host)
+        if self.adapters is not None:
+            self.adapters.crash(host)
 
     def restart(self, job: int, now: float) -> None:
         """A parked request starts again."""
@@ -721,7 +736,10 @@ class Simulation:
     def host_values(self, reads: Sequence[str], job: int) -> dict[str, npt.NDArray[Any]]:
         """Columns of all hosts, those that depend on a request for this one."""
         hosts = {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES}
-        return hosts | {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+        hosts |= {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+        named = [name for name in reads if name in ADAPTER_COLUMNS]
+        nothing = np.zeros(len(self.replicas))  # no request names an adapter
+        return hosts | {name: self.adapters.column(name, job) if self.adapters else nothing for name in named}
 
     def fixed_column(self, name: str, rows: IntColumn) -> FloatColumn | None:
         """A column of requests as it is when they arrive; None: there is no such column."""
@@ -814,6 +832,7 @@ _PAIR_COLUMNS = {
     "active_tokens": at.COLUMN_ACTIVE,
     "cached_tokens": at.COLUMN_CACHED,
     "missing_tokens": at.COLUMN_MISSING,
+    "adapter_here": at.COLUMN_ADAPTER,
 }
 _ROUTE_COLUMNS = {
     "id": at.COLUMN_ID,

@@ -16,6 +16,7 @@ from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
+from rota.worlds.serving.adapters import AdapterRoom, apply_adapters
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
@@ -44,7 +45,7 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants"),
+        *("classes", "tenants", "adapters"),
     )
     roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
     objective = "e2e_mean"
@@ -80,7 +81,8 @@ class Serving:
     def resolve(self, case: Case, policy: Mapping[str, Any], folder: Path) -> str | None:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
-        self._fleet(case, policy, folder)
+        if (reason := _no_adapters(case, self._fleet(case, policy, folder), roles)) is not None:
+            return reason
         hidden = case.information.output_tokens == "hidden"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}
@@ -117,7 +119,7 @@ class Serving:
         if section.first is not None:
             work = head(work, section.first)
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
-        return apply_classes(work, case.classes, case.tenants, seed)
+        return apply_adapters(apply_classes(work, case.classes, case.tenants, seed), case.adapters, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -287,9 +289,21 @@ class Serving:
                 swap_blocking=not (group.swap and group.swap.asynchronous),
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
+                adapters=AdapterRoom(group.adapters.slots, group.adapters.seconds) if group.adapters else None,
             )
             replicas += [replica] * group.count
         return replicas
+
+
+def _no_adapters(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
+    """Why adapters cannot be loaded under a policy; None: they can, or there are none."""
+    if not any(group.adapters for group in case.fleet):
+        return None
+    if not all(replica.rules.chunked and replica.rules.mixed for replica in replicas):
+        return "it cannot load adapters while others run: prompts must be cut and mixed with decodes, as vllm_v1 and sarathi do"
+    if roles.migrate is not None or any(replica.role != "mixed" for replica in replicas):
+        return "adapters do not move between replicas: no migration, and no prefill and decode apart"
+    return None
 
 
 def _plan(case: Case, seed: int) -> Plan:

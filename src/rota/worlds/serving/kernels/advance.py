@@ -21,6 +21,7 @@ from rota.worlds.serving.kernels.layout import (
     A_ROWS,
     A_SAMPLES,
     A_VICTIM_KEYS,
+    ADAPTER_ENTRY,
     ANSWER_WIDTH,
     ANSWERED,
     ARRIVAL,
@@ -38,6 +39,7 @@ from rota.worlds.serving.kernels.layout import (
     CLOCK_FLOATS,
     CLOSED,
     COLUMN_ACTIVE,
+    COLUMN_ADAPTER,
     COLUMN_CACHED,
     COLUMN_DECISIONS,
     COLUMN_ID,
@@ -194,6 +196,8 @@ def host_column(state, column, j, r):
         return work_left(state, r)
     if column == COLUMN_ACTIVE:
         return float((host[KV_BLOCKS] - host[FREE]) * host[BLOCK_TOKENS]) + host_floats(state)[r, WAITING_PROMPT]
+    if column == COLUMN_ADAPTER:
+        return float(call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 2, 0)) if state[ADAPTER_ENTRY] else 1.0
     if column in (COLUMN_CACHED, COLUMN_MISSING):
         cached = 0
         if host[PREFIX]:

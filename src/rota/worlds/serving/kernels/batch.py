@@ -21,6 +21,7 @@ from rota.worlds.serving.kernels.layout import (
     A_ROWS,
     A_RUNNING,
     A_VICTIM_KEYS,
+    ADAPTER_ENTRY,
     ANSWERED,
     ARRIVAL,
     ASK_HOST,
@@ -130,6 +131,7 @@ from rota.worlds.serving.kernels.layout import (
     STATE,
     STEP,
     STOP_FINISH,
+    STOP_LOAD,
     STOP_MOVE,
     SWAP_RATE,
     SWAP_ROOM,
@@ -351,6 +353,15 @@ def chunks(state, r):
 
 @compiler.inner
 def admit(state, r, budget):
+    """The same as `admit_waiting`; those whose adapter had no room are in line again afterwards."""
+    code = admit_waiting(state, r, budget)
+    if state[ADAPTER_ENTRY]:
+        call_entry(state[ADAPTER_ENTRY], state[SELF], r, -1, 3, 0)
+    return code
+
+
+@compiler.inner
+def admit_waiting(state, r, budget):
     """Admit waiting jobs in their order while slots, tokens and blocks last. Returns STARTED, or ASK + the kind of keys it needs first."""
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
@@ -368,6 +379,9 @@ def admit(state, r, budget):
         if position < 0:
             break
         j = waiting[position]
+        if state[ADAPTER_ENTRY] and not call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 0, 0):
+            remove(state, r, position)
+            continue
         moved = (
             job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
         )  # computed, and not here: it needs blocks and a slot, and no tokens
@@ -397,6 +411,9 @@ def admit(state, r, budget):
             break
         remove(state, r, position)
         wait_no_more(state, r, j)
+        loading = call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 1, 0) if state[ADAPTER_ENTRY] else 0
+        if loading and not moved:
+            chunk = 0
         if host[PREFIX]:
             call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
         if host[PREFIX] and not moved:
@@ -425,6 +442,13 @@ def admit(state, r, budget):
             reserve(state, r, j, job[TARGET, j])
         if np.isnan(seconds[SCHEDULED, j]):
             seconds[SCHEDULED, j] = clock[NOW]
+        if loading:
+            job[STATE, j] = MOVING
+            note(state, STOP_LOAD, j)
+            emit(state, E_START, j, r, clock[NOW])
+            if state[PICK]:
+                state[ANSWERED] &= ~(1 << KIND_ORDER)
+            continue
         prefills[host[PREFILL_COUNT]] = j
         host[PREFILL_COUNT] += 1
         budget -= chunk

@@ -18,8 +18,9 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     A_JOB_INTS, A_JOB_FLOATS, A_KEYS, A_HOLD_KEYS, A_HOST_INTS, A_HOST_FLOATS, A_QUEUE, A_RUNNING, A_ENDING,
     A_PREFILLS, A_FRESH, A_CLASSES, A_FEATURES, A_SERIES, A_HISTOGRAM, A_SAMPLES, A_ROWS, A_ANSWER, A_EVENTS,
     A_ARRIVALS, A_CLOCK, A_PREFIX_OFFSETS, A_PREFIX_IDS, A_BLOCKS, A_TABLES, A_SLOTS, A_MAP_KEYS, A_MAP_VALUES,
-    A_VICTIM_KEYS, A_LAGGING, A_STOPS, A_ROUTE_TERMS, A_DECODE_TERMS, ARRAYS,
-) = range(34)  # fmt: skip
+    A_VICTIM_KEYS, A_LAGGING, A_STOPS, A_ROUTE_TERMS, A_DECODE_TERMS,
+    A_ADAPTERS, ARRAYS,
+) = range(35)  # fmt: skip
 # ... then lengths and scalars.
 (
     JOBS, HOSTS, QUEUE_ROOM, RUNNING_ROOM, KEY_WIDTH, HOLD_KEY_WIDTH, BINS, SAMPLE_WIDTH, CLASS_ROOM, EVENT_ROOM,
@@ -28,8 +29,8 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     ASK_ROWS, ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED, VICTIM, VICTIM_WIDTH, PREFIX_TOKENS, PREFIX_COUNT,
     FULL, PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
     RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, PREFIX_ANSWERS,
-    GATE, SCALARS,
-) = range(ARRAYS, ARRAYS + 55)  # fmt: skip
+    GATE, ADAPTER_ENTRY, SCALARS,
+) = range(ARRAYS, ARRAYS + 56)  # fmt: skip
 
 # A job's integers.
 (
@@ -84,7 +85,8 @@ NOW_CLOCK, BIN_SECONDS, BIN_START, CLOCK_FLOATS = range(4)
     COLUMN_CACHED,
     COLUMN_MISSING,
     COLUMN_ID,
-) = range(11)
+    COLUMN_ADAPTER,
+) = range(12)
 
 # Quantities of the time series.
 S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
@@ -92,8 +94,9 @@ S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 # What a question is about.
 KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
 
-# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate.
-STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE = np.arange(4)
+# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate; one
+# waits for an adapter.
+STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE, STOP_LOAD = np.arange(5)
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

@@ -14,6 +14,7 @@ from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
+from rota.worlds.serving.policies.lora_affinity import AdapterFirst, LoraAffinity
 from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
@@ -45,6 +46,8 @@ ROUTES: dict[str, type[Place]] = {
     "reuse_and_work": ReuseAndWork,
     "freest": Freest,
     "vidur_lor": VidurLeastOutstanding,
+    "lora_affinity": LoraAffinity,
+    "adapter_first": AdapterFirst,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 ADMITS: dict[str, type[Admit]] = {
