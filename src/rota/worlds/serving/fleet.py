@@ -21,6 +21,7 @@ from rota.kernel.tables import Hosts
 from rota.worlds.serving.admission import Gate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
+from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.power import Power
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class Fleet:
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
+        self.machines = Machines(self, self.run.replicas)
         for outages in self.plan.outages:
             self._next_outage(outages)
 
@@ -200,6 +202,8 @@ class Fleet:
                 self._hand_over(job, now)
             elif kind == at.STOP_MOVE:
                 self._move(job, now)
+            elif kind == at.STOP_COLD:
+                self.machines.wanted(job, now)  # the number of a host
             elif kind == at.STOP_LOAD:
                 self._load(job)
             elif kind == at.STOP_GATE and self.gate is not None:
@@ -230,6 +234,7 @@ class Fleet:
 
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
+        self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)

@@ -11,6 +11,7 @@ from rota.kernel.world import Measure
 from rota.worlds.serving import class_metrics
 from rota.worlds.serving.class_metrics import describe_classes
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.nodes import gpu_shares
 from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import Simulation
 
@@ -55,6 +56,8 @@ def _measures() -> dict[str, Measure]:
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
+        ("model_loads", "times that a model was loaded on a machine that several share", "", True),
+        ("model_load_seconds", "seconds of these loads together", "s", True),
         ("adapter_loads", "adapters that were loaded", "", True),
         ("adapter_hit_rate", "share of requests that found their adapter loaded or being loaded", "", False),
         ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
@@ -110,7 +113,10 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     for name in ("slo_class", "adapter", "model", "category"):
         label = getattr(work.labels, name)
         if label is not None:
-            found[name] = np.array([*label.names, ""], dtype=np.str_)[label.index]
+            found["asked_model" if name == "model" else name] = np.array([*label.names, ""], dtype=np.str_)[label.index]
+    if work.labels.model is not None:
+        served = np.array([*(replica.model for replica in run.replicas), ""], dtype=np.str_)
+        found["model"] = np.where(jobs[at.HOST] >= 0, served[jobs[at.HOST]], "")
     return found
 
 
@@ -151,6 +157,9 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
         found = run.adapters.loads + run.adapters.hits
         metrics["adapter_loads"] = float(run.adapters.loads)
         metrics["adapter_hit_rate"] = run.adapters.hits / found if found else 0.0
+    if run.fleet is not None and run.fleet.machines.machines:
+        metrics["model_loads"] = float(run.fleet.machines.loads)
+        metrics["model_load_seconds"] = run.fleet.machines.load_seconds
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
     kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]
@@ -178,7 +187,7 @@ def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping
 
 def _describe_money(metrics: dict[str, float], run: Simulation, on: FloatColumn, span: float) -> None:
     """GPU hours from the first arrival to the last token, and what they cost where prices are known. `on`: seconds of each replica."""
-    hours = on * np.array([replica.gpus for replica in run.replicas]) / 3600
+    hours = on * gpu_shares(run.replicas) / 3600
     prices = [replica.price for replica in run.replicas]
     metrics["replicas_mean"] = float(on.sum() / span) if span > 0 else float("nan")
     metrics["gpu_hours"] = float(hours.sum())

@@ -14,11 +14,13 @@ from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.adapters import COLUMNS as ADAPTER_COLUMNS
 from rota.worlds.serving.adapters import AdapterRoom, AdapterTable
 from rota.worlds.serving.admission import Admit
+from rota.worlds.serving.asked_models import serves
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
 from rota.worlds.serving.classes import due
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
+from rota.worlds.serving.nodes import Seat
 from rota.worlds.serving.timing.model import Timing
 
 FloatColumn = npt.NDArray[np.float64]
@@ -70,6 +72,7 @@ SERVING_HOST_COLUMNS = {
         Column("adapters_active", "", "adapters of running requests"),
         Column("adapters_waiting", "", "adapters that only waiting requests have"),
         Column("adapter_slots", "", "adapters that it can hold"),
+        Column("resident", "", "1 when its model is loaded or being loaded"),
         Column("held", "jobs", "requests that wait at the router, the same for every host"),
         Column("prefill_rate", "s", "seconds of work a prompt token"),
     )
@@ -100,6 +103,8 @@ class Replica:
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
     adapters: AdapterRoom | None = None  # None: no room for any
+    model: str = ""  # what it serves
+    seat: Seat | None = None  # its place on a machine that it shares with others
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ class Simulation:
         self._prefix()
         label = self.workload.labels.adapter
         self.adapters = None if label is None else AdapterTable(self, self.replicas, label)
+        self._models()
         self._fixed_columns()
         self._decide_who_is_asked()
         self._entries()
@@ -325,6 +331,29 @@ class Simulation:
         self._arrays[at.A_SLOTS][host] = np.arange(slots)
         self._arrays[at.A_MAP_KEYS][host] = -1
 
+    def _models(self) -> None:
+        """Which replica serves what a request asks for."""
+        label = self.workload.labels.model
+        if label is None:
+            return
+        served = self._own(at.A_SERVES, serves(label, [replica.model for replica in self.replicas]))
+        self._own(at.A_ASKED, np.where(label.index < 0, len(label.names), label.index))
+        self.state[at.MODELS] = len(served)
+
+    def lose_cache(self, host: int) -> None:
+        """A replica's model has gone, and what it had in its prefix cache."""
+        from rota.worlds.serving.kernels import nodes
+
+        nodes.let_go(self.state, host)
+        if self.replicas[host].prefix_caching:
+            self._empty_cache(host)
+
+    def wake(self, host: int, now: float) -> None:
+        """A replica's model has come."""
+        from rota.worlds.serving.kernels import nodes
+
+        nodes.wake(self.state, host, now)
+
     # -- what policies see ----------------------------------------------------------------------------------------
 
     def _fixed_columns(self) -> None:
@@ -436,6 +465,7 @@ class Simulation:
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
         quiet = quiet and self.roles.admit is None and self.adapters is None
+        quiet = quiet and all(replica.seat is None for replica in self.replicas)
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
@@ -833,6 +863,7 @@ _PAIR_COLUMNS = {
     "cached_tokens": at.COLUMN_CACHED,
     "missing_tokens": at.COLUMN_MISSING,
     "adapter_here": at.COLUMN_ADAPTER,
+    "resident": at.COLUMN_RESIDENT,
 }
 _ROUTE_COLUMNS = {
     "id": at.COLUMN_ID,

@@ -19,6 +19,7 @@ from rota.worlds.serving import catalogue
 from rota.worlds.serving.adapters import AdapterRoom, apply_adapters
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
+from rota.worlds.serving.asked_models import apply_models
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
 from rota.worlds.serving.classes import apply_classes, describe_class
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
@@ -27,6 +28,7 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.nodes import seats
 from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
@@ -45,7 +47,7 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants", "adapters"),
+        *("classes", "tenants", "adapters", "models", "nodes"),
     )
     roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
     objective = "e2e_mean"
@@ -81,7 +83,9 @@ class Serving:
     def resolve(self, case: Case, policy: Mapping[str, Any], folder: Path) -> str | None:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
-        if (reason := _no_adapters(case, self._fleet(case, policy, folder), roles)) is not None:
+        replicas = self._fleet(case, policy, folder)
+        reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles)
+        if reason is not None:
             return reason
         hidden = case.information.output_tokens == "hidden"
         for member in roles.policies():
@@ -119,7 +123,9 @@ class Serving:
         if section.first is not None:
             work = head(work, section.first)
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
-        return apply_adapters(apply_classes(work, case.classes, case.tenants, seed), case.adapters, seed)
+        work = apply_classes(work, case.classes, case.tenants, seed)
+        work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)
+        return apply_adapters(work, case.adapters, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -262,7 +268,7 @@ class Serving:
         if not isinstance(batcher, Batcher):
             raise InputError(f"policy {name}, batch: must derive from rota.worlds.serving.batching.Batcher")
         replicas = []
-        for group in case.fleet:
+        for group, places in zip(case.fleet, seats(case.nodes, case.fleet), strict=True):
             model, gpu, timing = catalogue.model(group.model), catalogue.gpu(group.gpu), self._timing(case, group)
             blocks, context = kv_blocks(group, model, gpu), group.context or model.context
             prefill, decode = work_rates(timing)
@@ -289,9 +295,10 @@ class Serving:
                 swap_blocking=not (group.swap and group.swap.asynchronous),
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
+                model=group.model,
                 adapters=AdapterRoom(group.adapters.slots, group.adapters.seconds) if group.adapters else None,
             )
-            replicas += [replica] * group.count
+            replicas += [replica if seat is None else replace(replica, seat=seat) for seat in places]
         return replicas
 
 
@@ -303,6 +310,16 @@ def _no_adapters(case: Case, replicas: Sequence[Replica], roles: Roles) -> str |
         return "it cannot load adapters while others run: prompts must be cut and mixed with decodes, as vllm_v1 and sarathi do"
     if roles.migrate is not None or any(replica.role != "mixed" for replica in replicas):
         return "adapters do not move between replicas: no migration, and no prefill and decode apart"
+    return None
+
+
+def _no_moves(replicas: Sequence[Replica], roles: Roles) -> str | None:
+    """Why requests cannot move between the replicas of a fleet under a policy that moves them."""
+    moving = roles.migrate is not None or any(replica.role != "mixed" for replica in replicas)
+    if moving and len({replica.model for replica in replicas}) > 1:
+        return "the fleet has several models, and the KV of one is of no use to another: no migration, and no prefill and decode apart"
+    if roles.scale is not None and any(replica.seat is not None for replica in replicas):
+        return "replicas that share a machine are not scaled"
     return None
 
 

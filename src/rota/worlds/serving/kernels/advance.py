@@ -15,11 +15,13 @@ from rota.worlds.serving.kernels.batch import ASK, blocks_for
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
     A_ARRIVALS,
+    A_ASKED,
     A_CLOCK,
     A_QUEUE,
     A_ROUTE_TERMS,
     A_ROWS,
     A_SAMPLES,
+    A_SERVES,
     A_VICTIM_KEYS,
     ADAPTER_ENTRY,
     ANSWER_WIDTH,
@@ -38,6 +40,7 @@ from rota.worlds.serving.kernels.layout import (
     CHUNKED,
     CLOCK_FLOATS,
     CLOSED,
+    COLD,
     COLUMN_ACTIVE,
     COLUMN_ADAPTER,
     COLUMN_CACHED,
@@ -47,6 +50,7 @@ from rota.worlds.serving.kernels.layout import (
     COLUMN_OUTSTANDING,
     COLUMN_PREFILL,
     COLUMN_QUEUED,
+    COLUMN_RESIDENT,
     COLUMN_RUNNING,
     COLUMN_WORK,
     COMPLETE_ENTRY,
@@ -86,6 +90,7 @@ from rota.worlds.serving.kernels.layout import (
     MAX_OUTSTANDING,
     MIXED,
     MIXED_ROLE,
+    MODELS,
     NEXT_ARRIVAL,
     NEXT_IN_BOX,
     NOW,
@@ -159,9 +164,18 @@ def holds_whole(state, r, j):
 
 
 @compiler.inner
+def has_model(state, r, j):
+    """Whether a replica serves a model that a job accepts."""
+    asked = ints_at(state[A_ASKED], 1, state[JOBS])[0, j]
+    return ints_at(state[A_SERVES], state[MODELS], state[HOSTS])[asked, r] == 1
+
+
+@compiler.inner
 def possible(state, r, j):
-    """Whether a replica could ever serve a job: context limit, KV cache, and the token budget where prompts are not cut."""
+    """Whether a replica could ever serve a job: its model, context limit, KV cache, and the token budget where prompts are not cut."""
     job, host = job_ints(state), host_ints(state)[r]
+    if state[MODELS] and not has_model(state, r, j):
+        return False
     if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
         return False
     if host[ROLE] == MIXED_ROLE:
@@ -196,6 +210,8 @@ def host_column(state, column, j, r):
         return work_left(state, r)
     if column == COLUMN_ACTIVE:
         return float((host[KV_BLOCKS] - host[FREE]) * host[BLOCK_TOKENS]) + host_floats(state)[r, WAITING_PROMPT]
+    if column == COLUMN_RESIDENT:
+        return 0.0 if host[COLD] == 1 else 1.0
     if column == COLUMN_ADAPTER:
         return float(call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 2, 0)) if state[ADAPTER_ENTRY] else 1.0
     if column in (COLUMN_CACHED, COLUMN_MISSING):

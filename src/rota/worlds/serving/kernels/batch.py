@@ -42,6 +42,7 @@ from rota.worlds.serving.kernels.layout import (
     CHUNK,
     CHUNKED,
     CLASS_ROOM,
+    COLD,
     COMPUTED,
     CONTEXT_SUM,
     DECODES,
@@ -92,6 +93,7 @@ from rota.worlds.serving.kernels.layout import (
     MIXED,
     MOVING,
     NEXT_IN_BOX,
+    NODE,
     NOW,
     OPEN_ENTRY,
     OUTPUT,
@@ -130,6 +132,7 @@ from rota.worlds.serving.kernels.layout import (
     STALL,
     STATE,
     STEP,
+    STOP_COLD,
     STOP_FINISH,
     STOP_LOAD,
     STOP_MOVE,
@@ -529,6 +532,8 @@ def start(state, r):
     features = state[A_FEATURES] + 8 * FEATURES * r
     clock[BEGUN] = clock[NOW]
     seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
+    if host[NODE]:
+        seconds *= sharing(state, r)
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
     clock[STALL] = 0.0
     host[BUSY] = 1
@@ -536,6 +541,17 @@ def start(state, r):
     if host[GANG_SIZE] > 1:
         keep_step(state, r)
     return STARTED
+
+
+@compiler.inner
+def sharing(state, r):
+    """How many replicas of a host's machine compute, itself with them, when it begins an iteration."""
+    hosts = host_ints(state)
+    busy = 1.0
+    for g in range(state[HOSTS]):
+        if g != r and hosts[g, NODE] == hosts[r, NODE] and hosts[g, BUSY]:
+            busy += 1.0
+    return busy
 
 
 @compiler.inner
@@ -605,6 +621,10 @@ def batched(state, r):
 def begin(state, r):
     """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
     host = host_ints(state)[r]
+    if host[COLD]:
+        host[READY] = 0
+        note(state, STOP_COLD, r)
+        return IDLE
     if host[LANDINGS]:
         join_landed(state, r)
     if host[STAGE] == 0:

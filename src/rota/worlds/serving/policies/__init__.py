@@ -21,6 +21,7 @@ from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
+from rota.worlds.serving.policies.resident_first import ResidentFirst
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
 from rota.worlds.serving.policies.static import Static
@@ -48,6 +49,7 @@ ROUTES: dict[str, type[Place]] = {
     "vidur_lor": VidurLeastOutstanding,
     "lora_affinity": LoraAffinity,
     "adapter_first": AdapterFirst,
+    "resident_first": ResidentFirst,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 ADMITS: dict[str, type[Admit]] = {
