@@ -18,6 +18,7 @@ from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
+from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -185,6 +186,8 @@ class Case:
     adapters: AdapterSpec | None = None
     models: ModelSpec | None = None
     nodes: Nodes = field(default_factory=dict)
+    quality: QualitySpec | None = None
+    prices: Prices = field(default_factory=dict)
 
     @property
     def replicas(self) -> int:
@@ -225,6 +228,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
     information.predictor()  # a wrong one is told before anything runs
     classes, tenants = load_classes(sections)
     nodes = load_nodes(sections)
+    quality, prices = load_quality(sections, list(dict.fromkeys(group.model for group in fleet)))
     check_nodes(nodes, fleet)
     if nodes and (sections.get("scaling") or failures is not None):
         raise InputError(
@@ -245,6 +249,8 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         tenants=tenants,
         models=decode(ModelSpec, sections["models"], "models") if sections.get("models") else None,
         nodes=nodes,
+        quality=quality,
+        prices=prices,
         adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
     )
 

@@ -20,7 +20,9 @@ from rota.worlds.serving.classes import due
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
-from rota.worlds.serving.nodes import Seat
+from rota.worlds.serving.nodes import Seat, gpu_shares
+from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
+from rota.worlds.serving.quality import Choice
 from rota.worlds.serving.timing.model import Timing
 
 FloatColumn = npt.NDArray[np.float64]
@@ -73,6 +75,15 @@ SERVING_HOST_COLUMNS = {
         Column("adapters_waiting", "", "adapters that only waiting requests have"),
         Column("adapter_slots", "", "adapters that it can hold"),
         Column("resident", "", "1 when its model is loaded or being loaded"),
+        Column(
+            "quality",
+            "",
+            "how good this request's answer by its model is predicted to be, 0 to 1",
+            "estimated",
+            "quality",
+        ),
+        Column("dollars", "USD", "what this request's answer by its model is predicted to cost at token prices"),
+        Column("price", "USD", "dollars an hour of its GPUs"),
         Column("held", "jobs", "requests that wait at the router, the same for every host"),
         Column("prefill_rate", "s", "seconds of work a prompt token"),
     )
@@ -151,6 +162,7 @@ class Simulation:
         think: Closed loop: seconds between an answer and its user's next request, a row a request.
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
+        choice: Quality and price of each model for each request; None: not known.
     """
 
     workload: Workload
@@ -161,6 +173,7 @@ class Simulation:
     think: FloatColumn | None = None
     concurrency: int = 0
     plan: Plan | None = None
+    choice: Choice | None = None  # qualities and token prices of the models
 
     @property
     def makes_arrivals(self) -> bool:
@@ -767,6 +780,8 @@ class Simulation:
         """Columns of all hosts, those that depend on a request for this one."""
         hosts = {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES}
         hosts |= {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+        if self.choice is not None:
+            hosts |= {name: self.choice.column(name, job) for name in reads if name in CHOICE_COLUMNS}
         named = [name for name in reads if name in ADAPTER_COLUMNS]
         nothing = np.zeros(len(self.replicas))  # no request names an adapter
         return hosts | {name: self.adapters.column(name, job) if self.adapters else nothing for name in named}
@@ -900,6 +915,7 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
     "up": lambda run: 1 - run.hosts[:, at.SHUT],
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
+    "price": lambda run: gpu_shares(run.replicas) * np.array([replica.price or 0.0 for replica in run.replicas]),
     "held": lambda run: np.full(len(run.replicas), run.state[at.WAITING_AT_ROUTER]),
     "prefill_rate": lambda run: run.clocks[:, at.PREFILL_RATE].copy(),
     "speed": lambda run: np.array(

@@ -28,9 +28,11 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.nodes import seats
 from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
+from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
@@ -47,7 +49,7 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants", "adapters", "models", "nodes"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "prices"),
     )
     roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
     objective = "e2e_mean"
@@ -84,7 +86,7 @@ class Serving:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
         replicas = self._fleet(case, policy, folder)
-        reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles)
+        reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
         if reason is not None:
             return reason
         hidden = case.information.output_tokens == "hidden"
@@ -177,16 +179,22 @@ class Serving:
         if isinstance(case.arrivals, Closed):
             concurrency = case.arrivals.concurrency
             think = case.arrivals.think_seconds * exponential(seed, "think", np.arange(len(workload)))
+        fleet = self._fleet(case, policy, case.folder)
         return Simulation(
             workload,
-            self._fleet(case, policy, case.folder),
+            fleet,
             roles,
             visible,
             quality,
             think=think,
             concurrency=concurrency,
             plan=_plan(case, seed),
+            choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
         )
+
+    def check_objective(self, case: Case, objective: str) -> None:
+        """Raises InputError where an objective cannot be had in a scenario."""
+        check_prices(case, objective)
 
     def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
         """What no policy can beat; see `bounds`."""
@@ -321,6 +329,30 @@ def _no_moves(replicas: Sequence[Replica], roles: Roles) -> str | None:
     if roles.scale is not None and any(replica.seat is not None for replica in replicas):
         return "replicas that share a machine are not scaled"
     return None
+
+
+def _no_prices(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
+    """What a policy asks for and the scenario does not say: qualities, prices."""
+    reads = {name for member in roles.policies() for name in member.reads}
+    if "quality" in reads and case.quality is None:
+        return "it reads quality: give the section quality: {models: {NAME: MEAN}}"
+    if "dollars" in reads and not case.prices:
+        return "it reads dollars: give the section prices: {NAME: {input: DOLLARS, output: DOLLARS}}"
+    unpriced = [replica.label for replica in replicas if replica.price is None]
+    if "price" in reads and unpriced:
+        return f"it reads price, and {unpriced[0]} has none: give its group price: DOLLARS a GPU hour"
+    return None
+
+
+def _choice(
+    case: Case, workload: Workload, models: Sequence[str], visible: np.ndarray[Any, Any] | None, seed: int
+) -> Choice | None:
+    """Qualities and token prices, where the scenario has them."""
+    if case.quality is None and not case.prices:
+        return None
+    known = case.quality
+    quality = None if known is None else draw_quality(known, models, len(workload), case.folder, seed)
+    return Choice(quality, case.prices, models, workload.prompt_tokens, visible)
 
 
 def _plan(case: Case, seed: int) -> Plan:

@@ -7,6 +7,7 @@ from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
+from rota.worlds.serving.policies.carrot import BestModel, Carrot
 from rota.worlds.serving.policies.dagor import Dagor
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
@@ -16,6 +17,7 @@ from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.lora_affinity import AdapterFirst, LoraAffinity
 from rota.worlds.serving.policies.ltr import LearningToRank
+from rota.worlds.serving.policies.mode_switch import ModeSwitch
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
@@ -50,6 +52,9 @@ ROUTES: dict[str, type[Place]] = {
     "lora_affinity": LoraAffinity,
     "adapter_first": AdapterFirst,
     "resident_first": ResidentFirst,
+    "carrot": Carrot,
+    "best_model": BestModel,
+    "mode_switch": ModeSwitch,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 ADMITS: dict[str, type[Admit]] = {
