@@ -144,6 +144,9 @@ def parse(document: Mapping[str, Any], folder: Path) -> Scenario:
     objective = document.get("objective", found.objective)
     if not isinstance(objective, str) or objective not in found.measures:
         raise InputError(f"objective: '{objective}' is not a metric{nearest(str(objective), found.measures)}")
+    check_objective = getattr(found, "check_objective", None)  # a world's own: what an objective needs of a scenario
+    if check_objective is not None:
+        check_objective(case, objective)
     return Scenario(
         world_name=str(document["world"]),
         name=str(document.get("name", "study")),

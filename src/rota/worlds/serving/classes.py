@@ -40,6 +40,7 @@ class Tenant(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     weight: Above0 = 1.0  # of two tenants that wait, one of weight 2 is due twice the service (policies that are fair)
     slo_class: str | None = msgspec.field(default=None, name="class")
+    model: str | None = None  # that its requests ask for
 
 
 Classes = Mapping[str, SloClass]

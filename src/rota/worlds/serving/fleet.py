@@ -15,18 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Place, Policy
-from rota.kernel.errors import PolicyError
+from rota.kernel.errors import BrokenRunError, PolicyError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.admission import Gate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
+from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.power import Power
 
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
 
 MIXED, PREFILL, DECODE = "mixed", "prefill", "decode"
+LOADS = -(1 << 40)  # numbers of waits for adapters go down from here, those of swaps from 0
 ROLES = {MIXED: at.MIXED_ROLE, PREFILL: at.PREFILL_ROLE, DECODE: at.DECODE_ROLE}
 
 
@@ -125,6 +127,7 @@ class Fleet:
     moves: int = 0
     moved_bytes: float = 0.0
     crashes: int = 0
+    loads: int = 0  # requests that waited for an adapter
 
     def __post_init__(self) -> None:
         self._actions: list[tuple[float, int, Callable[[float], None]]] = []
@@ -146,6 +149,7 @@ class Fleet:
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
+        self.machines = Machines(self, self.run.replicas)
         for outages in self.plan.outages:
             self._next_outage(outages)
 
@@ -198,6 +202,10 @@ class Fleet:
                 self._hand_over(job, now)
             elif kind == at.STOP_MOVE:
                 self._move(job, now)
+            elif kind == at.STOP_COLD:
+                self.machines.wanted(job, now)  # the number of a host
+            elif kind == at.STOP_LOAD:
+                self._load(job)
             elif kind == at.STOP_GATE and self.gate is not None:
                 self.gate.arrives(job, now)
             else:
@@ -226,6 +234,7 @@ class Fleet:
 
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
+        self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)
@@ -266,7 +275,8 @@ class Fleet:
             self.swaps += 1
             self._flights[job] = (-self.swaps, target, target)
             took = replica.kv_bytes * float(self.run.jobs[at.TARGET, job]) / replica.swap_bandwidth
-            self.later(now + took, partial(self._land, job, self._flights[job]))
+            ready = self.run.adapters.loaded_at(target, job) if self.run.adapters else now
+            self.later(max(now + took, ready), partial(self._land, job, self._flights[job]))
             return
         size = self.plan.kv_bytes[source] * float(self.run.jobs[at.TARGET, job]) * (1.0 - self.plan.link.overlap)
         self._flights[job] = (self.moves, source, target)
@@ -278,6 +288,21 @@ class Fleet:
         if self._flights.get(job) == flight:
             del self._flights[job]
             self.run.land(job, now)
+
+    def _load(self, job: int) -> None:
+        """A request waits for its adapter."""
+        host, adapters = int(self.run.jobs[at.HOST, job]), self.run.adapters
+        if adapters is None:
+            raise BrokenRunError(f"request {job} waits for an adapter, and there are none")
+        self.loads += 1
+        flight = (LOADS - self.loads, host, host)
+        self._flights[job] = flight
+        self.later(adapters.loaded_at(host, job), partial(self._loaded, job, flight))
+
+    def _loaded(self, job: int, flight: tuple[int, int, int], now: float) -> None:
+        if self._flights.get(job) == flight and self.run.adapters is not None:
+            del self._flights[job]
+            self.run.adapters.loaded(flight[1], job, now)
 
     # -- migration ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from rota.kernel.world import Measure
 from rota.worlds.serving import class_metrics
 from rota.worlds.serving.class_metrics import describe_classes
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.money import replica_costs, request_costs
+from rota.worlds.serving.nodes import gpu_shares
 from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import Simulation
 
@@ -50,18 +52,25 @@ def _measures() -> dict[str, Measure]:
         ("replicas_mean", "replicas that were on, mean over time", "", True),
         ("gpu_hours", "GPU hours", "h", True),
         ("cost", "price of the GPU hours", "USD", True),
+        ("dollars_mean", "dollars a request", "USD", True),
+        ("quality_mean", "mean quality of the answers", "", False),
         ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
         ("swaps", "times that a displaced request's KV came back from the host's memory", "", True),
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
+        ("model_loads", "times that a model was loaded on a machine that several share", "", True),
+        ("model_load_seconds", "seconds of these loads together", "s", True),
+        ("adapter_loads", "adapters that were loaded", "", True),
+        ("adapter_hit_rate", "share of requests that found their adapter loaded or being loaded", "", False),
         ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
         ("kv_utilisation", "mean share of KV blocks in use", "", True),
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
     ):
         counts_all = name in ("goodput", "goodput_share", "rejected", "shed", "unfinished", "programs_done")
-        found[name] = Measure(name, title, unit, smaller, "good" if name == "goodput_share" else "", not counts_all)
+        own = {"goodput_share": "good", "dollars_mean": "dollars", "quality_mean": "quality"}.get(name, "")
+        found[name] = Measure(name, title, unit, smaller, own, not counts_all)
     return {**found, **class_metrics.MEASURES}
 
 
@@ -108,8 +117,33 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     for name in ("slo_class", "adapter", "model", "category"):
         label = getattr(work.labels, name)
         if label is not None:
-            found[name] = np.array([*label.names, ""], dtype=np.str_)[label.index]
+            found["asked_model" if name == "model" else name] = np.array([*label.names, ""], dtype=np.str_)[label.index]
+    found |= _worth(run, status == "finished")
+    if work.labels.model is not None:
+        served = np.array([*(replica.model for replica in run.replicas), ""], dtype=np.str_)
+        found["model"] = np.where(jobs[at.HOST] >= 0, served[jobs[at.HOST]], "")
     return found
+
+
+def _worth(run: Simulation, done: npt.NDArray[np.bool_]) -> dict[str, FloatColumn]:
+    """Quality of each answer and its dollars, where there are such."""
+    host, found = run.jobs[at.HOST], {}
+    if run.choice is not None and run.choice.quality is not None:
+        found["quality"] = run.choice.of_answers(host, done)
+    paid = run.choice.paid(host, done, run.workload.output_tokens) if run.choice is not None else None
+    if paid is None:
+        paid = request_costs(run, replica_costs(run, _seconds_on(run)))
+    if not np.isnan(paid).all():
+        found["dollars"] = paid
+    return found
+
+
+def _seconds_on(run: Simulation) -> FloatColumn:
+    """Seconds that each replica was paid for, from the first arrival to the last token."""
+    end = float(np.nanmax(run.seconds[at.FINISH], initial=0.0))
+    arrival = run.seconds[at.ARRIVAL]
+    start = float(np.nanmin(arrival, initial=np.inf)) if len(arrival) else 0.0
+    return run.fleet.power.seconds(end) if run.fleet else np.full(len(run.replicas), max(0.0, end - start))
 
 
 def _limit(own: FloatColumn, common: float | None) -> FloatColumn:
@@ -127,7 +161,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     end = float(np.max(rows["finish"][done], initial=0.0))
     start = float(np.nanmin(rows["arrival"], initial=np.inf)) if len(rows["arrival"]) else 0.0
     span = end - start if end > start else float("nan")
-    on = run.fleet.power.seconds(end) if run.fleet else np.full(len(run.replicas), max(0.0, end - start))
+    on = _seconds_on(run)
     metrics["makespan"] = end - start if done.any() else 0.0
     metrics["throughput_tokens"] = float(rows["output_tokens"][done].sum()) / span
     metrics["throughput_requests"] = float(done.sum()) / span
@@ -138,6 +172,10 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
     _describe_money(metrics, run, on, span)
+    for name in ("quality", "dollars"):
+        if name in rows:
+            known = rows[name][~np.isnan(rows[name])]
+            metrics[f"{name}_mean"] = float(known.mean()) if len(known) else float("nan")
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
@@ -145,6 +183,13 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["shed"] = float((rows["status"] == "shed").sum())
     describe_classes(metrics, run.workload.labels.slo_class, rows, span)
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())
+    if run.adapters is not None:
+        found = run.adapters.loads + run.adapters.hits
+        metrics["adapter_loads"] = float(run.adapters.loads)
+        metrics["adapter_hit_rate"] = run.adapters.hits / found if found else 0.0
+    if run.fleet is not None and run.fleet.machines.machines:
+        metrics["model_loads"] = float(run.fleet.machines.loads)
+        metrics["model_load_seconds"] = run.fleet.machines.load_seconds
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
     kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]
@@ -172,7 +217,7 @@ def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping
 
 def _describe_money(metrics: dict[str, float], run: Simulation, on: FloatColumn, span: float) -> None:
     """GPU hours from the first arrival to the last token, and what they cost where prices are known. `on`: seconds of each replica."""
-    hours = on * np.array([replica.gpus for replica in run.replicas]) / 3600
+    hours = on * gpu_shares(run.replicas) / 3600
     prices = [replica.price for replica in run.replicas]
     metrics["replicas_mean"] = float(on.sum() / span) if span > 0 else float("nan")
     metrics["gpu_hours"] = float(hours.sum())

@@ -10,11 +10,15 @@ import msgspec
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError
 from rota.worlds.serving import catalogue
+from rota.worlds.serving.adapters import AdapterSlots, AdapterSpec
 from rota.worlds.serving.arrivals import Arrivals, Replay, parse_arrivals
+from rota.worlds.serving.asked_models import ModelSpec
 from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
+from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
+from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
 from rota.worlds.serving.speculative import SpeculativeSection, blocks_beside
 from rota.worlds.serving.speculative import check as check_speculative
 
@@ -72,6 +76,10 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     )
     timing: Any = "roofline"
     speculative: SpeculativeSection | None = None  # None: a decode gets one token an iteration
+    adapters: AdapterSlots | None = None  # room for LoRA adapters; None: none
+    node: str | None = None  # the machines that it shares with other groups, one replica on each; None: its own
+    base: str | None = None  # what its model is a fine-tune of: groups of one base share blocks of weights on a machine
+    base_share: Share = 0.5  # of its weights that are the base's
 
 
 class Predicted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -179,6 +187,11 @@ class Case:
     scaling: ScalingSection
     classes: Classes = field(default_factory=dict)
     tenants: Tenants = field(default_factory=dict)
+    adapters: AdapterSpec | None = None
+    models: ModelSpec | None = None
+    nodes: Nodes = field(default_factory=dict)
+    quality: QualitySpec | None = None
+    prices: Prices = field(default_factory=dict)
 
     @property
     def replicas(self) -> int:
@@ -218,6 +231,13 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
     information = decode(Information, sections.get("information") or {}, "information")
     information.predictor()  # a wrong one is told before anything runs
     classes, tenants = load_classes(sections)
+    nodes = load_nodes(sections)
+    quality, prices = load_quality(sections, list(dict.fromkeys(group.model for group in fleet)))
+    check_nodes(nodes, fleet)
+    if nodes and (sections.get("scaling") or failures is not None):
+        raise InputError(
+            "nodes: machines that models share can neither fail nor be scaled; leave failures and scaling out"
+        )
     return Case(
         workload=workload,
         arrivals=parse_arrivals(workload.arrivals),
@@ -231,6 +251,11 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         scaling=_scaling(sections, sum(group.count for group in fleet)),
         classes=classes,
         tenants=tenants,
+        models=decode(ModelSpec, sections["models"], "models") if sections.get("models") else None,
+        nodes=nodes,
+        quality=quality,
+        prices=prices,
+        adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
     )
 
 

@@ -11,13 +11,19 @@ from rota.kernel.decisions import Order, Place, Policy, hooks
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
+from rota.worlds.serving.adapters import COLUMNS as ADAPTER_COLUMNS
+from rota.worlds.serving.adapters import AdapterRoom, AdapterTable
 from rota.worlds.serving.admission import Admit
+from rota.worlds.serving.asked_models import serves
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
 from rota.worlds.serving.classes import due
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
+from rota.worlds.serving.nodes import Seat, gpu_shares
+from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
+from rota.worlds.serving.quality import Choice
 from rota.worlds.serving.speculative import Speculative
 from rota.worlds.serving.timing.model import Timing
 
@@ -64,6 +70,22 @@ SERVING_HOST_COLUMNS = {
         Column("free_blocks", "blocks", "KV blocks nobody holds"),
         Column("max_running", "", "slots of the batch"),
         Column("block_tokens", "tokens", "tokens of a KV block"),
+        Column("adapter_here", "", "1 when this request's adapter is loaded or being loaded, or it has none"),
+        Column("adapter_active", "", "1 when a running request has this request's adapter"),
+        Column("adapter_waiting", "", "1 when a waiting request has this request's adapter"),
+        Column("adapters_active", "", "adapters of running requests"),
+        Column("adapters_waiting", "", "adapters that only waiting requests have"),
+        Column("adapter_slots", "", "adapters that it can hold"),
+        Column("resident", "", "1 when its model is loaded or being loaded"),
+        Column(
+            "quality",
+            "",
+            "how good this request's answer by its model is predicted to be, 0 to 1",
+            "estimated",
+            "quality",
+        ),
+        Column("dollars", "USD", "what this request's answer by its model is predicted to cost at token prices"),
+        Column("price", "USD", "dollars an hour of its GPUs"),
         Column("held", "jobs", "requests that wait at the router, the same for every host"),
         Column("prefill_rate", "s", "seconds of work a prompt token"),
     )
@@ -94,6 +116,9 @@ class Replica:
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
     speculative: Speculative | None = None  # None: a decode gets one token an iteration
+    adapters: AdapterRoom | None = None  # None: no room for any
+    model: str = ""  # what it serves
+    seat: Seat | None = None  # its place on a machine that it shares with others
 
 
 @dataclass(frozen=True)
@@ -141,6 +166,7 @@ class Simulation:
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
         seed: Of draws that a mechanism inside a replica makes.
+        choice: Quality and price of each model for each request; None: not known.
     """
 
     workload: Workload
@@ -153,6 +179,7 @@ class Simulation:
     plan: Plan | None = None
     seed: int = 0
     kept: list[Any] = field(default_factory=list, init=False, repr=False)  # arrays that only kernels know
+    choice: Choice | None = None  # qualities and token prices of the models
 
     @property
     def makes_arrivals(self) -> bool:
@@ -171,6 +198,9 @@ class Simulation:
         self._accounts()
         self._prefix()
         equip(self)
+        label = self.workload.labels.adapter
+        self.adapters = None if label is None else AdapterTable(self, self.replicas, label)
+        self._models()
         self._fixed_columns()
         self._decide_who_is_asked()
         self._entries()
@@ -266,6 +296,8 @@ class Simulation:
         self._answer = self._own(at.A_ANSWER, np.zeros(max(rows * KEY_ROOM, hosts)))
         self._room = rows
         self._shown: FloatColumn | None = None
+        if self.state[at.ADAPTER_ENTRY] and self.adapters is not None:
+            self.adapters.lines()
 
     def _accounts(self) -> None:
         hosts, rows = len(self.replicas), len(self.workload)
@@ -322,6 +354,29 @@ class Simulation:
         self.hosts[host, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
         self._arrays[at.A_SLOTS][host] = np.arange(slots)
         self._arrays[at.A_MAP_KEYS][host] = -1
+
+    def _models(self) -> None:
+        """Which replica serves what a request asks for."""
+        label = self.workload.labels.model
+        if label is None:
+            return
+        served = self._own(at.A_SERVES, serves(label, [replica.model for replica in self.replicas]))
+        self._own(at.A_ASKED, np.where(label.index < 0, len(label.names), label.index))
+        self.state[at.MODELS] = len(served)
+
+    def lose_cache(self, host: int) -> None:
+        """A replica's model has gone, and what it had in its prefix cache."""
+        from rota.worlds.serving.kernels import nodes
+
+        nodes.let_go(self.state, host)
+        if self.replicas[host].prefix_caching:
+            self._empty_cache(host)
+
+    def wake(self, host: int, now: float) -> None:
+        """A replica's model has come."""
+        from rota.worlds.serving.kernels import nodes
+
+        nodes.wake(self.state, host, now)
 
     # -- what policies see ----------------------------------------------------------------------------------------
 
@@ -433,7 +488,8 @@ class Simulation:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
-        quiet = quiet and self.roles.admit is None
+        quiet = quiet and self.roles.admit is None and self.adapters is None
+        quiet = quiet and all(replica.seat is None for replica in self.replicas)
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
@@ -637,6 +693,8 @@ class Simulation:
         fleet.crash(self.state, host, now)
         if self.replicas[host].prefix_caching:
             self._empty_cache(host)
+        if self.adapters is not None:
+            self.adapters.crash(host)
 
     def restart(self, job: int, now: float) -> None:
         """A parked request starts again."""
@@ -736,7 +794,12 @@ class Simulation:
     def host_values(self, reads: Sequence[str], job: int) -> dict[str, npt.NDArray[Any]]:
         """Columns of all hosts, those that depend on a request for this one."""
         hosts = {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES}
-        return hosts | {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+        hosts |= {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+        if self.choice is not None:
+            hosts |= {name: self.choice.column(name, job) for name in reads if name in CHOICE_COLUMNS}
+        named = [name for name in reads if name in ADAPTER_COLUMNS]
+        nothing = np.zeros(len(self.replicas))  # no request names an adapter
+        return hosts | {name: self.adapters.column(name, job) if self.adapters else nothing for name in named}
 
     def fixed_column(self, name: str, rows: IntColumn) -> FloatColumn | None:
         """A column of requests as it is when they arrive; None: there is no such column."""
@@ -829,6 +892,8 @@ _PAIR_COLUMNS = {
     "active_tokens": at.COLUMN_ACTIVE,
     "cached_tokens": at.COLUMN_CACHED,
     "missing_tokens": at.COLUMN_MISSING,
+    "adapter_here": at.COLUMN_ADAPTER,
+    "resident": at.COLUMN_RESIDENT,
 }
 _ROUTE_COLUMNS = {
     "id": at.COLUMN_ID,
@@ -865,6 +930,7 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
     "up": lambda run: 1 - run.hosts[:, at.SHUT],
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
+    "price": lambda run: gpu_shares(run.replicas) * np.array([replica.price or 0.0 for replica in run.replicas]),
     "held": lambda run: np.full(len(run.replicas), run.state[at.WAITING_AT_ROUTER]),
     "prefill_rate": lambda run: run.clocks[:, at.PREFILL_RATE].copy(),
     "speed": lambda run: np.array(

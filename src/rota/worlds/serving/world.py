@@ -16,8 +16,10 @@ from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
+from rota.worlds.serving.adapters import AdapterRoom, apply_adapters
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
+from rota.worlds.serving.asked_models import apply_models
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
 from rota.worlds.serving.classes import apply_classes, describe_class
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
@@ -26,8 +28,11 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.money import check_prices
+from rota.worlds.serving.nodes import seats
 from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
+from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
@@ -46,7 +51,7 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "prices"),
     )
     roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
     objective = "e2e_mean"
@@ -82,7 +87,10 @@ class Serving:
     def resolve(self, case: Case, policy: Mapping[str, Any], folder: Path) -> str | None:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
-        self._fleet(case, policy, folder)
+        replicas = self._fleet(case, policy, folder)
+        reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
+        if reason is not None:
+            return reason
         hidden = case.information.output_tokens == "hidden"
         batcher = self._batcher(policy, folder)
         if hidden and batcher.foresees:
@@ -127,7 +135,9 @@ class Serving:
         if section.first is not None:
             work = head(work, section.first)
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
-        return apply_classes(work, case.classes, case.tenants, seed)
+        work = apply_classes(work, case.classes, case.tenants, seed)
+        work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)
+        return apply_adapters(work, case.adapters, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -179,9 +189,10 @@ class Serving:
         if isinstance(case.arrivals, Closed):
             concurrency = case.arrivals.concurrency
             think = case.arrivals.think_seconds * exponential(seed, "think", np.arange(len(workload)))
+        fleet = self._fleet(case, policy, case.folder)
         return Simulation(
             workload,
-            self._fleet(case, policy, case.folder),
+            fleet,
             roles,
             visible,
             quality,
@@ -189,7 +200,12 @@ class Serving:
             concurrency=concurrency,
             plan=_plan(case, seed),
             seed=seed,
+            choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
         )
+
+    def check_objective(self, case: Case, objective: str) -> None:
+        """Raises InputError where an objective cannot be had in a scenario."""
+        check_prices(case, objective)
 
     def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
         """What no policy can beat; see `bounds`."""
@@ -279,7 +295,7 @@ class Serving:
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
         """Every replica of the fleet under a policy's batcher; each run has its own count of extrapolations."""
         batcher, replicas = self._batcher(policy, folder), []
-        for group in case.fleet:
+        for group, places in zip(case.fleet, seats(case.nodes, case.fleet), strict=True):
             model, gpu, timing = catalogue.model(group.model), catalogue.gpu(group.gpu), self._timing(case, group)
             blocks, context = kv_blocks(group, model, gpu), group.context or model.context
             prefill, decode = work_rates(timing)
@@ -309,9 +325,56 @@ class Serving:
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
                 speculative=self._speculative(case, group),
+                model=group.model,
+                adapters=AdapterRoom(group.adapters.slots, group.adapters.seconds) if group.adapters else None,
             )
-            replicas += [replica] * group.count
+            replicas += [replica if seat is None else replace(replica, seat=seat) for seat in places]
         return replicas
+
+
+def _no_adapters(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
+    """Why adapters cannot be loaded under a policy; None: they can, or there are none."""
+    if not any(group.adapters for group in case.fleet):
+        return None
+    if not all(replica.rules.chunked and replica.rules.mixed for replica in replicas):
+        return "it cannot load adapters while others run: prompts must be cut and mixed with decodes, as vllm_v1 and sarathi do"
+    if roles.migrate is not None or any(replica.role != "mixed" for replica in replicas):
+        return "adapters do not move between replicas: no migration, and no prefill and decode apart"
+    return None
+
+
+def _no_moves(replicas: Sequence[Replica], roles: Roles) -> str | None:
+    """Why requests cannot move between the replicas of a fleet under a policy that moves them."""
+    moving = roles.migrate is not None or any(replica.role != "mixed" for replica in replicas)
+    if moving and len({replica.model for replica in replicas}) > 1:
+        return "the fleet has several models, and the KV of one is of no use to another: no migration, and no prefill and decode apart"
+    if roles.scale is not None and any(replica.seat is not None for replica in replicas):
+        return "replicas that share a machine are not scaled"
+    return None
+
+
+def _no_prices(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
+    """What a policy asks for and the scenario does not say: qualities, prices."""
+    reads = {name for member in roles.policies() for name in member.reads}
+    if "quality" in reads and case.quality is None:
+        return "it reads quality: give the section quality: {models: {NAME: MEAN}}"
+    if "dollars" in reads and not case.prices:
+        return "it reads dollars: give the section prices: {NAME: {input: DOLLARS, output: DOLLARS}}"
+    unpriced = [replica.label for replica in replicas if replica.price is None]
+    if "price" in reads and unpriced:
+        return f"it reads price, and {unpriced[0]} has none: give its group price: DOLLARS a GPU hour"
+    return None
+
+
+def _choice(
+    case: Case, workload: Workload, models: Sequence[str], visible: np.ndarray[Any, Any] | None, seed: int
+) -> Choice | None:
+    """Qualities and token prices, where the scenario has them."""
+    if case.quality is None and not case.prices:
+        return None
+    known = case.quality
+    quality = None if known is None else draw_quality(known, models, len(workload), case.folder, seed)
+    return Choice(quality, case.prices, models, workload.prompt_tokens, visible)
 
 
 def _plan(case: Case, seed: int) -> Plan:

@@ -16,12 +16,15 @@ from rota.worlds.serving.kernels.inside import PROMPTS_RUN, STREAMED, inside
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
     A_ARRIVALS,
+    A_ASKED,
     A_CLOCK,
     A_QUEUE,
     A_ROUTE_TERMS,
     A_ROWS,
     A_SAMPLES,
+    A_SERVES,
     A_VICTIM_KEYS,
+    ADAPTER_ENTRY,
     ANSWER_WIDTH,
     ANSWERED,
     ARRIVAL,
@@ -38,7 +41,9 @@ from rota.worlds.serving.kernels.layout import (
     CHUNKED,
     CLOCK_FLOATS,
     CLOSED,
+    COLD,
     COLUMN_ACTIVE,
+    COLUMN_ADAPTER,
     COLUMN_CACHED,
     COLUMN_DECISIONS,
     COLUMN_ID,
@@ -46,6 +51,7 @@ from rota.worlds.serving.kernels.layout import (
     COLUMN_OUTSTANDING,
     COLUMN_PREFILL,
     COLUMN_QUEUED,
+    COLUMN_RESIDENT,
     COLUMN_RUNNING,
     COLUMN_WORK,
     COMPLETE_ENTRY,
@@ -86,6 +92,7 @@ from rota.worlds.serving.kernels.layout import (
     MAX_OUTSTANDING,
     MIXED,
     MIXED_ROLE,
+    MODELS,
     NEXT_ARRIVAL,
     NEXT_IN_BOX,
     NOW,
@@ -159,9 +166,18 @@ def holds_whole(state, r, j):
 
 
 @compiler.inner
+def has_model(state, r, j):
+    """Whether a replica serves a model that a job accepts."""
+    asked = ints_at(state[A_ASKED], 1, state[JOBS])[0, j]
+    return ints_at(state[A_SERVES], state[MODELS], state[HOSTS])[asked, r] == 1
+
+
+@compiler.inner
 def possible(state, r, j):
-    """Whether a replica could ever serve a job: context limit, KV cache, and the token budget where prompts are not cut."""
+    """Whether a replica could ever serve a job: its model, context limit, KV cache, and the token budget where prompts are not cut."""
     job, host = job_ints(state), host_ints(state)[r]
+    if state[MODELS] and not has_model(state, r, j):
+        return False
     if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
         return False
     if host[ROLE] == MIXED_ROLE:
@@ -196,6 +212,10 @@ def host_column(state, column, j, r):
         return work_left(state, r)
     if column == COLUMN_ACTIVE:
         return float((host[KV_BLOCKS] - host[FREE]) * host[BLOCK_TOKENS]) + host_floats(state)[r, WAITING_PROMPT]
+    if column == COLUMN_RESIDENT:
+        return 0.0 if host[COLD] == 1 else 1.0
+    if column == COLUMN_ADAPTER:
+        return float(call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 2, 0)) if state[ADAPTER_ENTRY] else 1.0
     if column in (COLUMN_CACHED, COLUMN_MISSING):
         cached = 0
         if host[PREFIX]:

@@ -42,6 +42,7 @@ from rota.worlds.serving.kernels.layout import (
     A_ROWS,
     A_RUNNING,
     A_VICTIM_KEYS,
+    ADAPTER_ENTRY,
     ANSWERED,
     ARRIVAL,
     ASK_HOST,
@@ -62,6 +63,7 @@ from rota.worlds.serving.kernels.layout import (
     CHUNK,
     CHUNKED,
     CLASS_ROOM,
+    COLD,
     COMPUTED,
     CONTEXT_SUM,
     DECODES,
@@ -115,6 +117,7 @@ from rota.worlds.serving.kernels.layout import (
     MIXED,
     MOVING,
     NEXT_IN_BOX,
+    NODE,
     NOW,
     OPEN_ENTRY,
     OUTPUT,
@@ -154,7 +157,9 @@ from rota.worlds.serving.kernels.layout import (
     STALL,
     STATE,
     STEP,
+    STOP_COLD,
     STOP_FINISH,
+    STOP_LOAD,
     STOP_MOVE,
     SWAP_RATE,
     SWAP_ROOM,
@@ -393,6 +398,15 @@ def chunks(state, r):
 
 @compiler.inner
 def admit(state, r, budget):
+    """The same as `admit_waiting`; those whose adapter had no room are in line again afterwards."""
+    code = admit_waiting(state, r, budget)
+    if state[ADAPTER_ENTRY]:
+        call_entry(state[ADAPTER_ENTRY], state[SELF], r, -1, 3, 0)
+    return code
+
+
+@compiler.inner
+def admit_waiting(state, r, budget):
     """Admit waiting jobs in their order while slots, tokens and blocks last. Returns STARTED, or ASK + the kind of keys it needs first."""
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
@@ -410,6 +424,9 @@ def admit(state, r, budget):
         if position < 0:
             break
         j = waiting[position]
+        if state[ADAPTER_ENTRY] and not call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 0, 0):
+            remove(state, r, position)
+            continue
         moved = (
             job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
         )  # computed, and not here: it needs blocks and a slot, and no tokens
@@ -439,6 +456,9 @@ def admit(state, r, budget):
             break
         remove(state, r, position)
         wait_no_more(state, r, j)
+        loading = call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 1, 0) if state[ADAPTER_ENTRY] else 0
+        if loading and not moved:
+            chunk = 0
         if host[PREFIX]:
             call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
         if host[PREFIX] and not moved:
@@ -467,6 +487,13 @@ def admit(state, r, budget):
             reserve(state, r, j, job[TARGET, j])
         if np.isnan(seconds[SCHEDULED, j]):
             seconds[SCHEDULED, j] = clock[NOW]
+        if loading:
+            job[STATE, j] = MOVING
+            note(state, STOP_LOAD, j)
+            emit(state, E_START, j, r, clock[NOW])
+            if state[PICK]:
+                state[ANSWERED] &= ~(1 << KIND_ORDER)
+            continue
         prefills[host[PREFILL_COUNT]] = j
         host[PREFILL_COUNT] += 1
         budget -= chunk
@@ -550,6 +577,8 @@ def start(state, r):
         seconds = call_timing(inside(state, r)[TIME_ENTRY], state[SELF], r)
     else:
         seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
+    if host[NODE]:
+        seconds *= sharing(state, r)
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
     clock[STALL] = 0.0
     host[BUSY] = 1
@@ -557,6 +586,17 @@ def start(state, r):
     if host[GANG_SIZE] > 1:
         keep_step(state, r)
     return STARTED
+
+
+@compiler.inner
+def sharing(state, r):
+    """How many replicas of a host's machine compute, itself with them, when it begins an iteration."""
+    hosts = host_ints(state)
+    busy = 1.0
+    for g in range(state[HOSTS]):
+        if g != r and hosts[g, NODE] == hosts[r, NODE] and hosts[g, BUSY]:
+            busy += 1.0
+    return busy
 
 
 @compiler.inner
@@ -626,6 +666,10 @@ def batched(state, r):
 def begin(state, r):
     """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
     host = host_ints(state)[r]
+    if host[COLD]:
+        host[READY] = 0
+        note(state, STOP_COLD, r)
+        return IDLE
     if host[LANDINGS]:
         join_landed(state, r)
     if host[STAGE] == 0:

@@ -18,8 +18,9 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     A_JOB_INTS, A_JOB_FLOATS, A_KEYS, A_HOLD_KEYS, A_HOST_INTS, A_HOST_FLOATS, A_QUEUE, A_RUNNING, A_ENDING,
     A_PREFILLS, A_FRESH, A_CLASSES, A_FEATURES, A_SERIES, A_HISTOGRAM, A_SAMPLES, A_ROWS, A_ANSWER, A_EVENTS,
     A_ARRIVALS, A_CLOCK, A_PREFIX_OFFSETS, A_PREFIX_IDS, A_BLOCKS, A_TABLES, A_SLOTS, A_MAP_KEYS, A_MAP_VALUES,
-    A_VICTIM_KEYS, A_LAGGING, A_STOPS, A_ROUTE_TERMS, A_DECODE_TERMS, A_INSIDE, A_INSIDE_FLOATS, ARRAYS,
-) = range(36)  # fmt: skip
+    A_VICTIM_KEYS, A_LAGGING, A_STOPS, A_ROUTE_TERMS, A_DECODE_TERMS, A_INSIDE, A_INSIDE_FLOATS,
+    A_ADAPTERS, A_SERVES, A_ASKED, ARRAYS,
+) = range(39)  # fmt: skip
 # ... then lengths and scalars.
 (
     JOBS, HOSTS, QUEUE_ROOM, RUNNING_ROOM, KEY_WIDTH, HOLD_KEY_WIDTH, BINS, SAMPLE_WIDTH, CLASS_ROOM, EVENT_ROOM,
@@ -28,8 +29,8 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     ASK_ROWS, ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED, VICTIM, VICTIM_WIDTH, PREFIX_TOKENS, PREFIX_COUNT,
     FULL, PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
     RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, PREFIX_ANSWERS,
-    GATE, SCALARS,
-) = range(ARRAYS, ARRAYS + 55)  # fmt: skip
+    GATE, ADAPTER_ENTRY, MODELS, SCALARS,
+) = range(ARRAYS, ARRAYS + 57)  # fmt: skip
 
 # A job's integers.
 (
@@ -61,9 +62,11 @@ ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JO
     ASYNC, BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM,
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
-    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, INSIDE, HOST_INTS,
-) = range(57)  # fmt: skip
+    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, INSIDE,
+    NODE, COLD, HOST_INTS,
+) = range(59)  # fmt: skip
 # INSIDE: which mechanisms of kernels/inside.py act in this host, as bits; 0: none.
+# NODE: one more than the number of the machine that it shares with others, 0: its own. COLD: 0 its model is loaded, 1 it is not, 2 it is being loaded.
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
@@ -91,7 +94,9 @@ NOW_CLOCK, BIN_SECONDS, BIN_START, CLOCK_FLOATS = range(4)
     COLUMN_CACHED,
     COLUMN_MISSING,
     COLUMN_ID,
-) = range(11)
+    COLUMN_ADAPTER,
+    COLUMN_RESIDENT,
+) = range(13)
 
 # Quantities of the time series.
 S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
@@ -99,8 +104,9 @@ S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 # What a question is about.
 KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
 
-# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate.
-STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE = np.arange(4)
+# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate; one
+# waits for an adapter; a host with work is not loaded.
+STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE, STOP_LOAD, STOP_COLD = np.arange(6)
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

@@ -7,6 +7,7 @@ from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
+from rota.worlds.serving.policies.carrot import BestModel, Carrot
 from rota.worlds.serving.policies.dagor import Dagor
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
@@ -15,13 +16,16 @@ from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.layered_prefill import LayeredPrefill
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
+from rota.worlds.serving.policies.lora_affinity import AdapterFirst, LoraAffinity
 from rota.worlds.serving.policies.ltr import LearningToRank
+from rota.worlds.serving.policies.mode_switch import ModeSwitch
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.past_future import PastFuture
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
+from rota.worlds.serving.policies.resident_first import ResidentFirst
 from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
@@ -59,6 +63,12 @@ ROUTES: dict[str, type[Place]] = {
     "vidur_lor": VidurLeastOutstanding,
     "token_jsq": TokenQueue,
     "session_hash": SessionHash,
+    "lora_affinity": LoraAffinity,
+    "adapter_first": AdapterFirst,
+    "resident_first": ResidentFirst,
+    "carrot": Carrot,
+    "best_model": BestModel,
+    "mode_switch": ModeSwitch,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 ADMITS: dict[str, type[Admit]] = {
