@@ -20,6 +20,7 @@ from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
+from rota.worlds.serving.pools import PoolBook
 from rota.worlds.serving.power import Power
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Fleet:
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
+        self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
         self.power = Power(self)
         for outages in self.plan.outages:
             self._next_outage(outages)
@@ -198,6 +200,8 @@ class Fleet:
                 self._move(job, now)
             else:
                 self._ended(job, now)
+        if self.pools is not None and self.pools.lent:
+            self.pools.give_back()
 
     # -- programs -------------------------------------------------------------------------------------------------
 
@@ -222,6 +226,8 @@ class Fleet:
 
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
+        if self.pools is not None:
+            self.pools.forget(job)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)
@@ -239,6 +245,9 @@ class Fleet:
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
             self._copies.pop(job, None)
+        if self.pools is not None and (target := self.pools.target(job)) is not None:
+            self.run.send(job, target, now)
+            return
         if self._decided:
             if not self.run.send_to_cheapest(job, now):
                 self._stranded.append(job)
@@ -274,6 +283,9 @@ class Fleet:
         if self._flights.get(job) == flight:
             del self._flights[job]
             self.run.land(job, now)
+            if self.pools is not None:
+                self.pools.landed(job)
+                self.pools.moved(job, int(self.run.jobs[at.HOST, job]))
 
     # -- migration ------------------------------------------------------------------------------------------------
 
@@ -339,7 +351,11 @@ class Fleet:
         self.run.clocks[outage.host, at.SLOWNESS] = 1.0
         if outage.is_crash:
             self.power.repaired(outage.host, now)
-            stranded, self._stranded = self._stranded, []
-            for job in stranded:
-                self._hand_over(job, now)
+            self.decoders_again(now)
         self._next_outage(outages)
+
+    def decoders_again(self, now: float) -> None:
+        """Prompts that found no host to decode them look again."""
+        stranded, self._stranded = self._stranded, []
+        for job in stranded:
+            self._hand_over(job, now)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from rota.kernel.decisions import Order, Place
@@ -24,7 +25,8 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, POOLS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
@@ -41,7 +43,7 @@ class Serving:
 
     name = "serving"
     sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling")
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "pool")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -50,6 +52,7 @@ class Serving:
             **dict.fromkeys(("order", "hold", "victim"), SERVING_ORDERS),
             "migrate": MIGRATIONS,
             "scale": SCALERS,
+            "pool": POOLS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -153,6 +156,7 @@ class Serving:
             ("decode", roles.decode),
             ("migrate", roles.migrate),
             ("scale", roles.scale),
+            ("pool", roles.pool),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -240,6 +244,7 @@ class Serving:
             place("decode") if "decode" in policy else None,
             own(Migrate, "migrate", MIGRATIONS),
             own(Scaler, "scale", SCALERS),
+            own(Pools, "pool", POOLS),
         )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
@@ -283,7 +288,7 @@ class Serving:
 
 def _plan(case: Case, seed: int) -> Plan:
     """What happens to the fleet, and its network."""
-    failures, link = case.failures, Link(case.links.bandwidth, case.links.latency, case.links.overlap)
+    failures, link = case.failures, Link(*msgspec.structs.astuple(case.links))
     section = case.scaling
     scaling = Scaling(section.least, section.most or case.replicas, section.first, section.start_seconds)
     if failures is None:

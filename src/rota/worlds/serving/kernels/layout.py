@@ -39,9 +39,11 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
 # SWAPPED: blocks that it has in the host's memory.
-# GOES_TO: one more than the number of the host that decodes it, -1: another one than where its prompt is computed, 0: the same.
+# GOES_TO: one more than the number of the host that decodes it; ELSEWHERE than its prompt is computed, HERE, or 0: as that host's role says.
 # WAS_PAUSED: the iteration in which it last stood aside (see prompts_first), 0: never.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
+
+HERE, ELSEWHERE = -2, -1
 
 # A job's floats, seconds.
 ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
@@ -58,9 +60,11 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
     ASYNC, BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM,
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
-    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, HOST_INTS,
-) = range(56)  # fmt: skip
+    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT,
+    LONG_WAIT, INTERRUPTED, ALONE, HOST_INTS,
+) = range(59)  # fmt: skip
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
+# LONG_WAIT: prompts over the budget do not interrupt decodes; INTERRUPTED: KV has left since the iteration began, and something waits; ALONE: decodes of an iteration without prompts.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 

@@ -12,6 +12,7 @@ from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.ltr import LearningToRank
+from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
@@ -27,6 +28,7 @@ from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.policies.work_route import ReuseAndWork
+from rota.worlds.serving.pools import Pools
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -47,6 +49,7 @@ ROUTES: dict[str, type[Place]] = {
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
+POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
     "fastserve": SkipJoinFeedback,
