@@ -135,7 +135,8 @@ class Fleet:
         self._flights: dict[
             int, tuple[int, int, int]
         ] = {}  # job -> (number, source, target) of its transfer until it lands; an older one is void
-        self._stranded: list[int] = []  # prompts that are done, and no host is there to decode them
+        self._stranded: dict[int, float] = {}  # prompts that are done, and no host is there to decode them, since when
+        self.stranded_seconds = 0.0
         self._pending = 0  # actions that are not outages
         self._family()
         self.migrate = self.run.roles.migrate
@@ -245,19 +246,22 @@ class Fleet:
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
             self._copies.pop(job, None)
-        if self.pools is not None and (target := self.pools.target(job)) is not None:
-            self.run.send(job, target, now)
-            return
+        if self.pools is not None:
+            self.run.jobs[at.GOES_TO, job] = at.HERE  # where it decodes it stays, also when it must compute again
+            target = self.pools.target(job)
+            if target is not None:
+                self.run.send(job, target, now)
+                return
         if self._decided:
             if not self.run.send_to_cheapest(job, now):
-                self._stranded.append(job)
+                self._stranded[job] = now
             return
         able = self.run.can_decode(job)
         if self._samples is not None and able[self._samples[job]].any():
             able &= np.isin(np.arange(len(able)), self._samples[job])
         costs = np.where(able, self.run.costs(self.decode, job, now), np.inf)
         if not np.isfinite(costs).any():
-            self._stranded.append(job)
+            self._stranded[job] = now
             return
         decisions = self.run.hosts[:, at.DECISIONS_HERE]
         best = min(np.flatnonzero(np.isfinite(costs)).tolist(), key=lambda r: (costs[r], decisions[r], r))
@@ -340,7 +344,7 @@ class Fleet:
                 self._copies.pop(job, None)
             lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
             for job in lost:
-                self._stranded.remove(job)
+                del self._stranded[job]
                 self.run.restart(job, now)
             self.stops()
         else:
@@ -356,6 +360,7 @@ class Fleet:
 
     def decoders_again(self, now: float) -> None:
         """Prompts that found no host to decode them look again."""
-        stranded, self._stranded = self._stranded, []
-        for job in stranded:
+        stranded, self._stranded = self._stranded, {}
+        for job, since in stranded.items():
+            self.stranded_seconds += now - since
             self._hand_over(job, now)

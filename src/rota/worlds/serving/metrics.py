@@ -48,6 +48,9 @@ def _measures() -> dict[str, Measure]:
         ("gpu_hours", "GPU hours", "h", True),
         ("cost", "price of the GPU hours", "USD", True),
         ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
+        ("stranded_seconds", "time in which prompts were done and no replica was up to decode them", "s", True),
+        ("lends", "times that a replica was lent to the other pool", "", True),
+        ("role_switches", "roles that the pool policy changed", "", True),
         ("swaps", "times that a displaced request's KV came back from the host's memory", "", True),
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
@@ -131,6 +134,10 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     _describe_money(metrics, run, on, span)
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
+    pools = run.fleet.pools if run.fleet else None
+    metrics["stranded_seconds"] = run.fleet.stranded_seconds if run.fleet else 0.0
+    metrics["lends"] = float(pools.lends) if pools else 0.0
+    metrics["role_switches"] = float(pools.switches) if pools else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())

@@ -1,8 +1,8 @@
 """Pools: where a request's prompt is computed and where it is decoded, decided together; hosts change their roles while they run.
 
-A host that is chosen for one half of a request, and whose role is the other half, is lent: it computes prompts and decodes (role `mixed`) until it has nothing
-left to do, and then has its own role again. One that is chosen for both halves does both for this request, whatever its role. A policy may also say from time to
-time which role each host shall have. What a host has begun under one role it finishes there.
+A host that is chosen for one half of a request, and whose role is the other half, is lent: it computes prompts and decodes (role `mixed`) until it has
+nothing left to do, and then has its own role again. One that is chosen for both halves does both for this request, whatever its role. A policy may also say
+from time to time which role each host shall have. What a host has begun under one role it finishes there.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,6 @@ from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
     from rota.worlds.serving.fleet import Fleet
-
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,7 @@ class PoolBook:
         """Ask where a request goes, and keep the answer: 0 at the host of its prompt, inf elsewhere."""
         run = self.fleet.run
         out = np.full(len(run.replicas), inf)
+        run.jobs[at.GOES_TO, job] = 0
         answer = self.policy.assign(*run.question(self.policy, job, self.columns()), now)
         if answer is None:
             return out

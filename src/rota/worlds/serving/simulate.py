@@ -741,7 +741,9 @@ class Simulation:
         if self.makes_arrivals:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
         values: dict[str, npt.NDArray[Any]] = {}
-        for name in policy.reads_job if job is not None else ():
+        for name in policy.reads_job:
+            if job is None:
+                break
             if name == "id":
                 values[name] = np.array([job])
             elif name in self._codes and self._codes[name] >= 0:

@@ -64,7 +64,8 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
     LONG_WAIT, INTERRUPTED, ALONE, HOST_INTS,
 ) = range(59)  # fmt: skip
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
-# LONG_WAIT: prompts over the budget do not interrupt decodes; INTERRUPTED: KV has left since the iteration began, and something waits; ALONE: decodes of an iteration without prompts.
+# LONG_WAIT: prompts over the budget do not interrupt decodes; ALONE: decodes of an iteration without prompts;
+# INTERRUPTED: KV has left since the iteration began, and something waits.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 

@@ -1,9 +1,10 @@
 """Splitwise: a pool of machines for prompts and one for tokens; a machine that is needed in the other pool is lent to it and comes back when it is free.
 
-Patel et al., Splitwise: Efficient Generative LLM Inference Using Phase Splitting, ISCA 2024, section 4; details as in its simulator (MixedPoolScheduler). Each
-request gets, when it arrives, the prompt machine with the shortest queue (prompt tokens not computed yet, and one for each answer under way) and the token machine
-with the least memory promised. Where the queue is too long or the memory full, the same among the machines that are lent already; then one of the other pool is
-lent; then one machine does both. Of equals, the machine goes first that has been in its pool for longest. The simulator knows how long answers will be, and so does this policy, unless `knows_answers` is off.
+Patel et al., Splitwise: Efficient Generative LLM Inference Using Phase Splitting, ISCA 2024, section 4; details as in its simulator (MixedPoolScheduler).
+Each request gets, when it arrives, the prompt machine with the shortest queue (prompt tokens not computed yet, and one for each answer under way) and the
+token machine with the least memory promised. Where the queue is too long or the memory full, the same among the machines that are lent already; then one of
+the other pool is lent; then one machine does both. Of equals, the machine goes first that has been in its pool for longest. The simulator knows how long
+answers will be, and so does this policy, unless `knows_answers` is off.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
 from rota.worlds.serving.pools import Assignment, Pools
 
 BOTH, PROMPTS, TOKENS = 0, 1, 2
-PROMPTS_FIRST = (PROMPTS, BOTH, TOKENS)  # the order of the pools where all of them are searched
+SEARCHED = (PROMPTS, BOTH, TOKENS)  # the order of the pools where all of them are searched
 Mask = npt.NDArray[np.bool_]
 
 
@@ -60,7 +61,7 @@ class MixedPool(Pools):
             second = least(memory, join, pools[PROMPTS])
             lend += (second,)
         if first is None or second is None:
-            order = np.argsort(np.lexsort((join, [PROMPTS_FIRST.index(each) for each in role])))
+            order = np.argsort(np.lexsort((join, np.array([SEARCHED.index(each) for each in role]))))
             first = second = least(queue, order, up)
         return Assignment(first, second, lend)
 
