@@ -48,6 +48,7 @@ class Request:
     restarts: int = 0
     flight: int = -1
     swapped: int = 0  # blocks in the host's memory
+    goes_to: int | None = None  # host that decodes it, where that was promised
     aside: bool = False  # it decodes, and prompts took its place in the iteration before
     set_aside: int = 0  # tokens that S3 has set aside
 
@@ -362,7 +363,7 @@ class SlowReplica:
                     self.lagging.append(r)
                 else:
                     self.pool.release(r)
-            elif self.replica.role == "prefill":
+            elif self.replica.role == "prefill" if r.goes_to is None else r.goes_to != r.host:
                 self.running.remove(r)
                 r.source, r.kept, r.blocks, r.decoding = self, r.blocks, [], False
                 self.parked.append(r)

@@ -81,6 +81,7 @@ class BatchRules:
     reserve_tokens: int = 0  # that fixed length
     full_check: bool = False  # admit only when the whole prompt would fit
     prompts_first: bool = False  # whole prompts take tokens before decodes; decodes without any pause for the iteration
+    long_prompts_wait: bool = False  # with prompts_first: see policies/splitwise_batch
     ahead: bool = False  # the next iteration is put together while this one runs (asynchronous scheduling)
     future: FutureMemory | None = None
     reservation: Reservation | None = None

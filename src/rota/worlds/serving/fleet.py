@@ -22,6 +22,7 @@ from rota.worlds.serving.admission import Gate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.nodes import Machines
+from rota.worlds.serving.pools import PoolBook
 from rota.worlds.serving.power import Power
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class Fleet:
         self._flights: dict[
             int, tuple[int, int, int]
         ] = {}  # job -> (number, source, target) of its transfer until it lands; an older one is void
-        self._stranded: list[int] = []  # prompts that are done, and no host is there to decode them
+        self._stranded: dict[int, float] = {}  # prompts that are done, and no host is there to decode them, since when
+        self.stranded_seconds = 0.0
         self._pending = 0  # actions that are not outages
         self._family()
         self.migrate = self.run.roles.migrate
@@ -147,6 +149,7 @@ class Fleet:
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
+        self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
         self.machines = Machines(self, self.run.replicas)
@@ -210,6 +213,8 @@ class Fleet:
                 self.gate.arrives(job, now)
             else:
                 self._ended(job, now)
+        if self.pools is not None and self.pools.lent:
+            self.pools.give_back()
 
     # -- programs -------------------------------------------------------------------------------------------------
 
@@ -235,6 +240,8 @@ class Fleet:
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
         self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
+        if self.pools is not None:
+            self.pools.forget(job)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)
@@ -252,16 +259,22 @@ class Fleet:
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
             self._copies.pop(job, None)
+        if self.pools is not None:
+            self.run.jobs[at.GOES_TO, job] = at.HERE  # where it decodes it stays, also when it must compute again
+            target = self.pools.target(job)
+            if target is not None:
+                self.run.send(job, target, now)
+                return
         if self._decided:
             if not self.run.send_to_cheapest(job, now):
-                self._stranded.append(job)
+                self._stranded[job] = now
             return
         able = self.run.can_decode(job)
         if self._samples is not None and able[self._samples[job]].any():
             able &= np.isin(np.arange(len(able)), self._samples[job])
         costs = np.where(able, self.run.costs(self.decode, job, now), np.inf)
         if not np.isfinite(costs).any():
-            self._stranded.append(job)
+            self._stranded[job] = now
             return
         decisions = self.run.hosts[:, at.DECISIONS_HERE]
         best = min(np.flatnonzero(np.isfinite(costs)).tolist(), key=lambda r: (costs[r], decisions[r], r))
@@ -288,6 +301,9 @@ class Fleet:
         if self._flights.get(job) == flight:
             del self._flights[job]
             self.run.land(job, now)
+            if self.pools is not None:
+                self.pools.landed(job)
+                self.pools.moved(job, int(self.run.jobs[at.HOST, job]))
 
     def _load(self, job: int) -> None:
         """A request waits for its adapter."""
@@ -357,7 +373,7 @@ class Fleet:
                 self._copies.pop(job, None)
             lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
             for job in lost:
-                self._stranded.remove(job)
+                del self._stranded[job]
                 self.run.restart(job, now)
             self.stops()
         else:
@@ -368,7 +384,12 @@ class Fleet:
         self.run.clocks[outage.host, at.SLOWNESS] = 1.0
         if outage.is_crash:
             self.power.repaired(outage.host, now)
-            stranded, self._stranded = self._stranded, []
-            for job in stranded:
-                self._hand_over(job, now)
+            self.decoders_again(now)
         self._next_outage(outages)
+
+    def decoders_again(self, now: float) -> None:
+        """Prompts that found no host to decode them look again."""
+        stranded, self._stranded = self._stranded, {}
+        for job, since in stranded.items():
+            self.stranded_seconds += now - since
+            self._hand_over(job, now)

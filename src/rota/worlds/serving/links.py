@@ -16,11 +16,15 @@ class Link:
         bandwidth: Bytes a second of a host, out and in.
         latency: Seconds that a transfer takes besides.
         overlap: Share of a prompt's KV that was sent layer by layer while the prompt was computed, 0 to below 1.
+        shared: Transfers of a host divide its bandwidth; otherwise each has all of it.
+        push: KV leaves when its prompt is done and there is room for it; otherwise decoders fetch it when they put an iteration together.
     """
 
     bandwidth: float = 25e9
     latency: float = 1e-4
     overlap: float = 0.0
+    shared: bool = True
+    push: bool = False
 
 
 @dataclass(slots=True)
@@ -75,7 +79,8 @@ class Transfers:
     def _pace(self) -> None:
         self._next = inf
         for each in self.active:
-            each.rate = self.link.bandwidth / max(self._out[each.source], self._into[each.target])
+            crowd = max(self._out[each.source], self._into[each.target]) if self.link.shared else 1
+            each.rate = self.link.bandwidth / crowd
             self._next = min(self._next, self._now + each.left / each.rate)
 
     def _pass(self, now: float) -> None:

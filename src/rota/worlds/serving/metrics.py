@@ -55,6 +55,9 @@ def _measures() -> dict[str, Measure]:
         ("dollars_mean", "dollars a request", "USD", True),
         ("quality_mean", "mean quality of the answers", "", False),
         ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
+        ("stranded_seconds", "time in which prompts were done and no replica was up to decode them", "s", True),
+        ("lends", "times that a replica was lent to the other pool", "", True),
+        ("role_switches", "roles that the pool policy changed", "", True),
         ("swaps", "times that a displaced request's KV came back from the host's memory", "", True),
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
@@ -178,6 +181,10 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
             metrics[f"{name}_mean"] = float(known.mean()) if len(known) else float("nan")
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
+    pools = run.fleet.pools if run.fleet else None
+    metrics["stranded_seconds"] = run.fleet.stranded_seconds if run.fleet else 0.0
+    metrics["lends"] = float(pools.lends) if pools else 0.0
+    metrics["role_switches"] = float(pools.switches) if pools else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
     metrics["shed"] = float((rows["status"] == "shed").sum())

@@ -142,6 +142,10 @@ class LinkSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     overlap: Annotated[float, msgspec.Meta(ge=0, lt=1)] = (
         0.0  # share of a prompt's KV that goes layer by layer while it is computed
     )
+    shared: bool = True  # transfers of a replica divide its bandwidth; false: each has all of it, as in splitwise-sim
+    push: bool = (
+        False  # KV leaves when its prompt is done, if there is room; false: decoders fetch it between iterations
+    )
 
 
 class OutageSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

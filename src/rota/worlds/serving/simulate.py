@@ -1,7 +1,8 @@
 """The fleet in time: it runs until a policy must be asked, shows the table, and takes the answer back."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.nodes import Seat, gpu_shares
+from rota.worlds.serving.pools import POOL_COLUMNS, Pools
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
 from rota.worlds.serving.speculative import Speculative
@@ -32,6 +34,7 @@ IntColumn = npt.NDArray[np.int64]
 
 SERIES_BINS = 512
 KEY_ROOM = 8  # columns that a policy's keys may have
+NO_COLUMNS: Mapping[str, FloatColumn] = MappingProxyType({})
 
 SERVING_JOB_COLUMNS = {
     column.name: column
@@ -133,11 +136,12 @@ class Roles:
     migrate: Migrate | None = None  # which hosts give a decoding request to which others
     scale: Scaler | None = None  # how many hosts are on
     admit: Admit | None = None  # who comes in
+    pool: Pools | None = None  # where a prompt is computed and decoded, instead of route
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        others = self.victim, self.decode, self.migrate, self.scale, self.admit
+        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.pool
         for policy in (self.route, self.hold, self.order, *others):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
@@ -265,7 +269,7 @@ class Simulation:
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
             clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
             row[at.SWAP_ROOM] = replica.swap_blocks
-            row[at.PROMPTS_FIRST] = rules.prompts_first
+            row[at.PROMPTS_FIRST], row[at.LONG_WAIT] = rules.prompts_first, rules.long_prompts_wait
             if replica.swap_blocks and replica.swap_blocking:
                 clock[at.SWAP_RATE] = replica.kv_bytes / replica.swap_bandwidth
             row[at.ROLE], row[at.GANG_SIZE] = ROLES[replica.role], replica.gang
@@ -452,7 +456,7 @@ class Simulation:
         if roles.victim is not None:
             state[at.VICTIM] = 2 if self._static_keys(roles.victim, at.A_VICTIM_KEYS, at.VICTIM_WIDTH) else 1
         route = roles.route
-        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS)
+        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS) and roles.pool is None
         state[at.ROUTE_ASKED] = not plain
         hosts = Hosts({"id": np.arange(len(self.replicas))})
         samples = route.sample(self.static_table(route.reads_job), hosts) if plain else None
@@ -490,7 +494,8 @@ class Simulation:
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
         quiet = quiet and self.roles.admit is None and self.adapters is None
         quiet = quiet and all(replica.seat is None for replica in self.replicas)
-        if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
+        alone = self.roles.migrate is None and self.roles.pool is None
+        if quiet and not split and self.workload.programs is None and alone:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
         self.state[at.STOP_ROOM] = len(self.workload) + 2 * int(self.state[at.RUNNING_ROOM])
@@ -604,10 +609,40 @@ class Simulation:
         fits &= (self.hosts[:, at.RESERVE] != at.RESERVE_FIXED) | (tokens - 1 <= self.hosts[:, at.RESERVE_TOKENS])
         return np.asarray(fits & (self.hosts[:, at.ROLE] != at.PREFILL_ROLE) & ~self.hosts[:, at.SHUT].astype(bool))
 
-    def send(self, job: int, host: int, now: float) -> None:
-        """A parked request queues at a host."""
+    def holds(self, job: int, host: int) -> bool:
+        """Whether a host could hold prompt and answer of a request, whatever its role."""
         from rota.worlds.serving.kernels import fleet
 
+        return bool(fleet.could_hold(self.state, host, job))
+
+    def takes(self, job: int, host: int) -> bool:
+        """Whether the router may send a request to a host now."""
+        from rota.worlds.serving.kernels import fleet
+
+        return bool(fleet.could_take(self.state, host, job))
+
+    def at_host(self, host: int) -> IntColumn:
+        """Requests that run or wait at a host."""
+        counts = self.hosts[host, [at.RUNNING_COUNT, at.QUEUED_COUNT]]
+        slots = (at.A_RUNNING, at.A_QUEUE)
+        return np.concatenate([self._arrays[a][host, :count] for a, count in zip(slots, counts, strict=True)])
+
+    def present(self, host: int) -> bool:
+        """Whether a host has a request whose KV is there, or is to be computed there."""
+        rows = self.at_host(host)
+        coming = (self.jobs[at.STATE, rows] == at.MOVING) | (self.jobs[at.SOURCE, rows] > 0)
+        return bool(self.hosts[host, at.INBOX_COUNT] > 0 or not coming.all())
+
+    def visible_tokens(self, job: int) -> float:
+        """KV of a request at its end, as far as its answer is visible."""
+        return float(self.workload.prompt_tokens[job] + self.seconds[at.SIZE, job])
+
+    def send(self, job: int, host: int, now: float) -> None:
+        """A parked request goes to a host: its KV at once where links push and there is room, otherwise it queues."""
+        from rota.worlds.serving.kernels import fleet
+
+        if self.plan is not None and self.plan.link.push and fleet.push_to(self.state, job, host, now):
+            return
         if self.state[at.FULL]:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
         fleet.send(self.state, job, host, now)
@@ -628,6 +663,11 @@ class Simulation:
         """A parked request queues at the host that can decode it for the least. False: there is none."""
         from rota.worlds.serving.kernels import fleet
 
+        if self.plan is not None and self.plan.link.push:
+            host = fleet.cheapest_decoder(self.state, job)
+            if host >= 0:
+                self.send(job, host, now)
+            return bool(host >= 0)
         if self.state[at.FULL]:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
         return bool(fleet.send_to_cheapest(self.state, job, now))
@@ -767,24 +807,35 @@ class Simulation:
 
     def _ask_place(self) -> None:
         job = int(self.state[at.ASK_HOST])
-        costs = self.costs(self.roles.route, job, self.now)
+        pools = self.fleet.pools if self.fleet is not None else None
+        costs = self.costs(self.roles.route, job, self.now) if pools is None else pools.costs(job, self.now)
         self.questions.place += 1
         self._answer[: len(costs)] = costs
         self.state[at.PLACED] = job + 1
 
-    def costs(self, route: Place, job: int, now: float) -> FloatColumn:
-        """What a route answers for a request. Raises PolicyError where that is no answer."""
+    def question(
+        self, policy: Place | Pools, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
+    ) -> tuple[Jobs, Hosts]:
+        """The tables that a policy sees of a request (None: of none) and of all hosts; `more`: columns of hosts that somebody else keeps."""
         if self.makes_arrivals:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
         values: dict[str, npt.NDArray[Any]] = {}
-        for name in route.reads_job:
+        for name in policy.reads_job:
+            if job is None:
+                break
             if name == "id":
                 values[name] = np.array([job])
             elif name in self._codes and self._codes[name] >= 0:
                 values[name] = self._fixed[self._codes[name], job : job + 1]
-        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
-        table = Hosts(self.host_values(route.reads, job), columns.values(), rows=len(self.replicas))
-        costs = np.asarray(route.costs(Jobs(values, self._columns.values(), rows=1), table, now), np.float64)
+        hosts = self.host_values(policy.reads, job or 0)
+        hosts |= {name: more[name] for name in policy.reads if name in more}
+        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS}
+        table = Hosts(hosts, columns.values(), rows=len(self.replicas))
+        return Jobs(values, self._columns.values(), rows=0 if job is None else 1), table
+
+    def costs(self, route: Place, job: int, now: float) -> FloatColumn:
+        """What a route answers for a request. Raises PolicyError where that is no answer."""
+        costs = np.asarray(route.costs(*self.question(route, job), now), np.float64)
         if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"

@@ -47,7 +47,7 @@ def verify(
     if found:
         return found  # rows that are not those of the workload have no further meaning
     found += _times(rows, done, rejected | shed)
-    alone = all(
+    alone = not metrics.get("moves") and all(
         replica.role == "mixed" for replica in replicas
     )  # else nobody here knows when a request came to its last replica
     judged = range(len(replicas))
@@ -66,7 +66,7 @@ def verify(
                     f"replica {number}: {name} is {seen:g} on average over a bin, at most {most:g} is possible"
                 )
     if not unfinished.any() and not rows["restarts"].any():  # otherwise nobody knows how long they stay
-        found += _law_of_little(rows, done, series, bin_seconds)
+        found += _law_of_little(rows, done, series, bin_seconds, metrics.get("stranded_seconds", 0.0))
     if metrics["shed"] != shed.sum():
         found.append(f"the metrics say shed = {metrics['shed']:g}, the outcomes {shed.sum()}")
     return found + _counts(rows, done, rejected, unfinished, metrics)
@@ -101,9 +101,9 @@ def _times(rows: Columns, done: Mask, rejected: Mask) -> list[str]:
     return found + [f"request {j}: all its tokens came at once" for j in np.flatnonzero(more)[:AT_MOST]]
 
 
-def _law_of_little(rows: Columns, done: Mask, series: Columns, bin_seconds: float) -> list[str]:
-    """The time that requests spend at the replicas is the integral of their number."""
-    spent = float((rows["finish"][done] - rows["dispatched"][done]).sum())
+def _law_of_little(rows: Columns, done: Mask, series: Columns, bin_seconds: float, nowhere: float = 0.0) -> list[str]:
+    """The time that requests spend at the replicas, all but `nowhere` of it, is the integral of their number."""
+    spent = float((rows["finish"][done] - rows["dispatched"][done]).sum()) - nowhere
     number = float((series["queued"].sum() + series["running"].sum()) * bin_seconds)
     if abs(number - spent) <= ROUNDING * max(spent, bin_seconds):
         return []

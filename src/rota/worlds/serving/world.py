@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from rota.kernel.decisions import Order, Place
@@ -30,7 +31,8 @@ from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summa
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.nodes import seats
-from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, POOLS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
@@ -53,7 +55,7 @@ class Serving:
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
         *("classes", "tenants", "adapters", "models", "nodes", "quality", "prices"),
     )
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit", "pool")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -63,6 +65,7 @@ class Serving:
             "migrate": MIGRATIONS,
             "scale": SCALERS,
             "admit": ADMITS,
+            "pool": POOLS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -181,6 +184,7 @@ class Serving:
             ("migrate", roles.migrate),
             ("scale", roles.scale),
             ("admit", roles.admit),
+            ("pool", roles.pool),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -283,6 +287,7 @@ class Serving:
             own(Migrate, "migrate", MIGRATIONS),
             own(Scaler, "scale", SCALERS),
             own(Admit, "admit", ADMITS),
+            own(Pools, "pool", POOLS),
         )
 
     def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:
@@ -379,7 +384,7 @@ def _choice(
 
 def _plan(case: Case, seed: int) -> Plan:
     """What happens to the fleet, and its network."""
-    failures, link = case.failures, Link(case.links.bandwidth, case.links.latency, case.links.overlap)
+    failures, link = case.failures, Link(*msgspec.structs.astuple(case.links))
     section = case.scaling
     scaling = Scaling(section.least, section.most or case.replicas, section.first, section.start_seconds)
     if failures is None:

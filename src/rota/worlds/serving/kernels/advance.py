@@ -73,8 +73,10 @@ from rota.worlds.serving.kernels.layout import (
     GANG,
     GANG_SIZE,
     GATE,
+    GOES_TO,
     GROW,
     HELD,
+    HERE,
     HOLD_DYNAMIC,
     HOOKS,
     HOST,
@@ -180,7 +182,7 @@ def possible(state, r, j):
         return False
     if not host[CHUNKED] and not host[MIXED] and job[PROMPT, j] > host[BUDGET]:
         return False
-    if host[ROLE] == MIXED_ROLE:
+    if host[ROLE] == MIXED_ROLE or job[GOES_TO, j] == HERE:
         return holds_whole(state, r, j)
     if host[ROLE] == DECODE_ROLE or job[PROMPT, j] > host[CONTEXT_LIMIT]:
         return False

@@ -98,6 +98,7 @@ from rota.worlds.serving.kernels.layout import (
     GENERATED,
     GOES_TO,
     HELD_BLOCKS,
+    HERE,
     HIT_TOKENS,
     HOSTS,
     INBOX_COUNT,
@@ -777,7 +778,7 @@ def complete_prefills(state, r, now):
         seconds[LAST_TOKEN, j] = now
         if job[GENERATED, j] == job[OUTPUT, j]:
             finish(state, r, j, now)
-        elif host[ROLE] == PREFILL_ROLE or job[GOES_TO, j] != 0:
+        elif job[GOES_TO, j] != HERE and (host[ROLE] == PREFILL_ROLE or job[GOES_TO, j] != 0):
             park(state, r, j)
         elif host[DECODING_NOW]:  # decodes go on in a stream of their own: it joins them with their next iteration
             job[STATE, j] = LANDED

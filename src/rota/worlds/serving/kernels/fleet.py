@@ -3,8 +3,8 @@
 from rota.kernel.compile import call_entry, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
-from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, place
-from rota.worlds.serving.kernels.batch import blocks_for, is_fresh, leave_prefills, release, reserve
+from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, outstanding, place, possible
+from rota.worlds.serving.kernels.batch import blocks_for, fits, is_fresh, leave_prefills, release, reserve
 from rota.worlds.serving.kernels.decoders import drop, generated, stop_running
 from rota.worlds.serving.kernels.layout import (
     A_DECODE_TERMS,
@@ -24,6 +24,7 @@ from rota.worlds.serving.kernels.layout import (
     DISPATCH,
     DOWN,
     E_PREEMPT,
+    E_START,
     FREE,
     FULL,
     GATE,
@@ -40,6 +41,7 @@ from rota.worlds.serving.kernels.layout import (
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
+    MAX_OUTSTANDING,
     MAX_RUNNING,
     MOVING,
     NEXT_IN_BOX,
@@ -67,6 +69,7 @@ from rota.worlds.serving.kernels.layout import (
     STATE,
     STOP_GATE,
     STOP_HANDOFF,
+    STOP_MOVE,
     SWAP_ROOM,
     SWAPPED,
     TARGET,
@@ -91,8 +94,8 @@ def send(state, j, r, now):
 
 
 @compiler.njit
-def send_to_cheapest(state, j, now):
-    """The same, at the host that can decode it for the least; fewest decisions, then the number, break ties. False: there is none."""
+def cheapest_decoder(state, j):
+    """The host that can decode a parked job for the least; fewest decisions, then the number, break ties. -1: there is none."""
     hosts, terms = host_ints(state), floats_at(state[A_DECODE_TERMS], state[DECODE_TERMS], 2)
     best, best_cost = -1, 0.0
     for r in range(state[HOSTS]):
@@ -102,9 +105,53 @@ def send_to_cheapest(state, j, now):
         fewer = best >= 0 and mine == best_cost and hosts[r, DECISIONS_HERE] < hosts[best, DECISIONS_HERE]
         if best < 0 or mine < best_cost or fewer:
             best, best_cost = r, mine
+    return best
+
+
+@compiler.njit
+def send_to_cheapest(state, j, now):
+    """A parked job queues there. False: there is none."""
+    best = cheapest_decoder(state, j)
     if best >= 0:
         place(state, j, best, now)
     return best >= 0
+
+
+@compiler.njit
+def push_to(state, j, r, now):
+    """A parked job's KV goes to a host at once, between two iterations or within one. False: there is no slot or not the blocks, or others wait for them."""
+    job, host = job_ints(state), host_ints(state)[r]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    for position in range(host[QUEUED_COUNT]):
+        if job[SOURCE, waiting[position]] > 0:
+            return False
+    full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
+    if host[SHUT] or full or not fits(state, r, j, 0, 0, 0):
+        return False
+    touch(state, r, now)
+    job[HOST, j], job[STATE, j] = r, MOVING
+    host[DECISIONS_HERE] += 1
+    if host[PREFIX]:
+        call_entry(state[OPEN_ENTRY], state[SELF], r, j, 0, 0)
+    reserve(state, r, j, max(host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0, job[TARGET, j]))
+    ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r, host[RUNNING_COUNT]] = j
+    host[RUNNING_COUNT] += 1
+    note(state, STOP_MOVE, j)
+    emit(state, E_START, j, r, now)
+    return True
+
+
+@compiler.njit
+def could_hold(state, r, j):
+    """Whether prompt and answer of a job are within a host's limits."""
+    return holds_whole(state, r, j)
+
+
+@compiler.njit
+def could_take(state, r, j):
+    """Whether the router may send a job to a host now."""
+    host = host_ints(state)[r]
+    return not host[SHUT] and outstanding(host) < host[MAX_OUTSTANDING] and possible(state, r, j)
 
 
 @compiler.njit

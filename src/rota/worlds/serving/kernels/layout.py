@@ -41,9 +41,11 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
 # SWAPPED: blocks that it has in the host's memory.
-# GOES_TO: one more than the number of the host that decodes it, -1: another one than where its prompt is computed, 0: the same.
+# GOES_TO: one more than the number of the host that decodes it; ELSEWHERE than its prompt is computed, HERE, or 0: as that host's role says.
 # WAS_PAUSED: the iteration in which it last stood aside (see prompts_first), 0: never.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
+
+HERE, ELSEWHERE = -2, -1
 
 # A job's floats, seconds.
 ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
@@ -63,11 +65,13 @@ ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JO
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
     SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, INSIDE,
-    NODE, COLD, HOST_INTS,
-) = range(59)  # fmt: skip
+    NODE, COLD, LONG_WAIT, INTERRUPTED, ALONE, HOST_INTS,
+) = range(62)  # fmt: skip
 # INSIDE: which mechanisms of kernels/inside.py act in this host, as bits; 0: none.
 # NODE: one more than the number of the machine that it shares with others, 0: its own. COLD: 0 its model is loaded, 1 it is not, 2 it is being loaded.
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
+# LONG_WAIT: prompts over the budget do not interrupt decodes; ALONE: decodes of an iteration without prompts;
+# INTERRUPTED: KV has left since the iteration began, and something waits.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 

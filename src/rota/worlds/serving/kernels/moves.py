@@ -16,11 +16,13 @@ from rota.worlds.serving.kernels.layout import (
     FREE,
     HELD_BLOCKS,
     HOSTS,
+    INTERRUPTED,
     LANDED,
     LANDINGS,
     NOW,
     PARKED,
     PREFIX,
+    QUEUED_COUNT,
     READY,
     REGISTERED,
     RELEASE_ENTRY,
@@ -100,6 +102,7 @@ def release_source(state, j, now):
     else:
         host[FREE] += job[SOURCE_HELD, j]
     job[SOURCE, j] = job[SOURCE_HELD, j] = 0
+    host[INTERRUPTED] |= host[QUEUED_COUNT] > 0
     kick(state, r, now)
 
 

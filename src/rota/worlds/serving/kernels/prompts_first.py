@@ -8,7 +8,9 @@ from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.batch import ASK, admit, ask, batched, begin, blocks_for, grow, is_fresh, short, start
 from rota.worlds.serving.kernels.decoders import context, drop, join
 from rota.worlds.serving.kernels.layout import (
+    A_QUEUE,
     A_RUNNING,
+    ALONE,
     ANSWERED,
     BASE,
     BLOCK_TOKENS,
@@ -19,24 +21,32 @@ from rota.worlds.serving.kernels.layout import (
     DECODING_NOW,
     DYNAMIC,
     FREE,
+    GOES_TO,
     HELD_BLOCKS,
+    HERE,
     HOSTS,
+    INTERRUPTED,
     ITERATIONS,
     KIND_ORDER,
     KIND_VICTIM,
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
+    LONG_WAIT,
     PAUSED,
     PAUSED_COUNT,
     PREFIX,
     PROMPTS_FIRST,
+    QUEUE_ROOM,
+    QUEUED_COUNT,
     RESERVE,
     RESERVE_FIXED,
     RUNNING_COUNT,
     RUNNING_ROOM,
+    SOURCE,
     STAGE,
     STATE,
+    TARGET,
     VICTIM,
     WAS_PAUSED,
     host_floats,
@@ -102,9 +112,34 @@ def make_room(state, r):
 
 
 @compiler.inner
+def goes_on(state, r):
+    """Whether decoders go on without a look at the line: none has ended, no KV has come or left, and only prompts over the budget wait, decoded elsewhere."""
+    job, host = job_ints(state), host_ints(state)[r]
+    changed = host[INTERRUPTED] or host[LANDINGS] or host[DECODES] != host[ALONE]
+    if changed or host[DECODES] == 0 or host[QUEUED_COUNT] == 0:
+        return False
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    for position in range(host[QUEUED_COUNT]):
+        j = waiting[position]
+        if job[TARGET, j] <= host[BUDGET] or job[GOES_TO, j] in (0, HERE) or job[SOURCE, j] > 0:
+            return False
+    return True
+
+
+@compiler.inner
+def start_decodes(state, r):
+    """Start the iteration; keep in mind whether decoders are alone in it."""
+    host = host_ints(state)[r]
+    host[INTERRUPTED] = 0
+    host[ALONE] = host[DECODES] if batched(state, r) == 0 else 0
+    return start(state, r)
+
+
+@compiler.inner
 def begin_prompts_first(state, r):
     """Begin the next iteration of a host. Returns STARTED, IDLE, or ASK (resume by calling again after the answer)."""
     host = host_ints(state)[r]
+    alone = host[STAGE] == 0 and host[LONG_WAIT] and goes_on(state, r)
     if host[LANDINGS]:
         join_landed(state, r)
     if host[STAGE] == 0:
@@ -118,7 +153,9 @@ def begin_prompts_first(state, r):
         host[DECODING_NOW] = 1 if host[DECODES] > 0 else 0
         if displaced > 0 and host[RUNNING_COUNT] > 0:
             make_room(state, r)
-            return start(state, r)
+            return start_decodes(state, r)
+        if alone and displaced == 0:
+            return start_decodes(state, r)
         host[STAGE] = 1
     code = admit(state, r, host[BUDGET] - batched(state, r))
     if code >= ASK:
@@ -127,7 +164,7 @@ def begin_prompts_first(state, r):
         make_room(state, r)
     if host[DECODES] == 0:
         host[DECODING_NOW] = 0
-    return start(state, r)
+    return start_decodes(state, r)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")

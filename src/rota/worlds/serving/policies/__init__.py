@@ -18,6 +18,7 @@ from rota.worlds.serving.policies.layered_prefill import LayeredPrefill
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.lora_affinity import AdapterFirst, LoraAffinity
 from rota.worlds.serving.policies.ltr import LearningToRank
+from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.mode_switch import ModeSwitch
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.past_future import PastFuture
@@ -41,6 +42,7 @@ from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.policies.work_route import ReuseAndWork
+from rota.worlds.serving.pools import Pools
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -79,6 +81,7 @@ ADMITS: dict[str, type[Admit]] = {
     "dagor": Dagor,
 }
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
+POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
     "fastserve": SkipJoinFeedback,

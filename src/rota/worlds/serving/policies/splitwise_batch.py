@@ -18,11 +18,15 @@ class SplitwiseBatch(Batcher):
 
     Attributes:
         batch_tokens: Tokens of an iteration (max_batch_tokens); 0: the engine's limit.
+        long_prompts_wait: A prompt over the budget that will be decoded elsewhere does not interrupt decoders that are alone: it is seen when one of them ends,
+            or something else comes or goes. The simulator does so (it runs such iterations in one piece); here to repeat its runs.
     """
 
     batch_tokens: int = 0
+    long_prompts_wait: bool = False
 
     def rules(self, engine: Engine) -> BatchRules:
         if self.batch_tokens < 0:
             raise InputError(f"splitwise: batch_tokens must be at least 0, found {self.batch_tokens}")
-        return BatchRules(budget=self.batch_tokens or engine.max_batched_tokens, prompts_first=True)
+        budget = self.batch_tokens or engine.max_batched_tokens
+        return BatchRules(budget=budget, prompts_first=True, long_prompts_wait=self.long_prompts_wait)

@@ -1,0 +1,230 @@
+"""Pools: where a request's prompt is computed and where it is decoded, decided together; hosts change their roles while they run.
+
+A host that is chosen for one half of a request, and whose role is the other half, is lent: it computes prompts and decodes (role `mixed`) until it has
+nothing left to do, and then has its own role again. One that is chosen for both halves does both for this request, whatever its role. A policy may also say
+from time to time which role each host shall have. What a host has begun under one role it finishes there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from rota.kernel.decisions import Policy
+from rota.kernel.errors import PolicyError
+from rota.kernel.tables import Column, Hosts, Jobs
+from rota.worlds.serving.kernels import layout as at
+
+if TYPE_CHECKING:
+    from rota.worlds.serving.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Who serves a request: ids of hosts, equal where one does both halves; `lend`: those that besides shall do both for others, until they are free."""
+
+    prompt: int
+    decode: int
+    lend: tuple[int, ...] = ()
+
+
+POOL_COLUMNS = {
+    column.name: column
+    for column in (
+        Column("role", "", "what the host does now: 0 both, 1 prompts, 2 answers"),
+        Column("joined", "", "rank by when the hosts took the roles that they have, 0: first"),
+        Column("waiting", "", "prompts and answers of requests that are here and not in the iteration under way"),
+        Column("assigned", "", "requests that decode here or will"),
+        Column("assigned_tokens", "tokens", "KV that those will have at their visible end, and prompts for others"),
+        Column("capacity_tokens", "tokens", "KV that the host can hold"),
+    )
+}
+
+
+class Pools(Policy):
+    """Which hosts serve a request, asked once when the router can send it.
+
+    Attributes:
+        reads_job: Columns of the request that the policy may see; `reads` are those of the hosts, `POOL_COLUMNS` with them.
+        every: Seconds between two questions about roles; inf: they are never asked.
+    """
+
+    reads_job: tuple[str, ...] = ()
+    every: float = inf
+
+    def assign(self, jobs: Jobs, hosts: Hosts, now: float) -> Assignment | None:
+        """The hosts of a request; None: none can now, it waits at the router."""
+        raise NotImplementedError(f"{type(self).__name__} assigns no hosts")
+
+    def roles(self, hosts: Hosts, now: float) -> Sequence[int] | None:
+        """The role that each host shall have from now on; None: as they are."""
+        return None
+
+
+@dataclass
+class PoolBook:
+    """What a run remembers of its pools: who was promised what, and who is lent."""
+
+    fleet: "Fleet"
+    policy: Pools
+    lends: int = 0  # times that a host was lent
+    switches: int = 0  # roles that the policy has changed
+    lent: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        run = self.fleet.run
+        hosts, rows = len(run.replicas), len(run.workload)
+        self.assigned = np.zeros(hosts)
+        self.tokens = np.zeros(hosts)
+        self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
+        self.decode_at = np.full(rows, -1)
+        self.home = run.hosts[:, at.ROLE].copy()
+        self._joined = np.arange(hosts)
+        run.jobs[at.WATCHED] = 1
+        if self.policy.every < inf:
+            first = float(run.workload.arrival.min(initial=inf))
+            self.fleet.later(first + self.policy.every, self._ask_roles, outage=True)
+
+    def columns(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The columns of hosts that only pools have."""
+        hosts = self.fleet.run.hosts
+        capacity = hosts[:, at.KV_BLOCKS] * hosts[:, at.BLOCK_TOKENS]
+        waiting = [self._waiting(host) for host in range(len(hosts))] if "waiting" in self.policy.reads else ()
+        return {
+            "role": hosts[:, at.ROLE].astype(np.float64),
+            "joined": np.argsort(np.argsort(self._joined)).astype(np.float64),
+            "waiting": np.array(waiting, np.float64),
+            "assigned": self.assigned.copy(),
+            "assigned_tokens": self.tokens.copy(),
+            "capacity_tokens": capacity.astype(np.float64),
+        }
+
+    def _waiting(self, host: int) -> int:
+        run = self.fleet.run
+        rows = run.at_host(host)[: run.hosts[host, at.RUNNING_COUNT]]
+        state = run.jobs[at.STATE, rows]
+        aside = (state == at.PAUSED) | (state == at.LANDED)
+        later = (state == at.PREFILLING) & (run.jobs[at.GOES_TO, rows] == at.HERE)
+        return int(run.hosts[host, [at.QUEUED_COUNT, at.INBOX_COUNT]].sum() + aside.sum() + later.sum())
+
+    # -- a request comes ------------------------------------------------------------------------------------------
+
+    def costs(self, job: int, now: float) -> npt.NDArray[np.float64]:
+        """Ask where a request goes, and keep the answer: 0 at the host of its prompt, inf elsewhere."""
+        run = self.fleet.run
+        out = np.full(len(run.replicas), inf)
+        run.jobs[at.GOES_TO, job] = 0
+        answer = self.policy.assign(*run.question(self.policy, job, self.columns()), now)
+        if answer is None:
+            return out
+        prompt, decode = answer.prompt, answer.decode
+        if not all(0 <= each < len(out) for each in (prompt, decode, *answer.lend)):
+            raise PolicyError(f"{type(self.policy).__name__}: {answer} at {now:g} s: hosts are 0 to {len(out) - 1}")
+        if not run.holds(job, decode):
+            return out
+        role = int(run.hosts[prompt, at.ROLE])
+        run.jobs[at.GOES_TO, job] = at.HERE if prompt == decode else decode + 1
+        if prompt != decode and role == at.DECODE_ROLE:
+            run.hosts[prompt, at.ROLE] = at.MIXED_ROLE
+        if not run.takes(job, prompt):
+            run.hosts[prompt, at.ROLE], run.jobs[at.GOES_TO, job] = role, 0
+            return out
+        run.hosts[prompt, at.ROLE] = role
+        for host, other in ((prompt, at.DECODE_ROLE), (decode, at.PREFILL_ROLE)):
+            if prompt != decode and run.hosts[host, at.ROLE] == other:
+                self._lend(host)
+        for host in answer.lend:
+            if run.hosts[host, at.ROLE] != at.MIXED_ROLE:
+                self._lend(host)
+        self._promise(job, prompt, decode)
+        out[prompt] = 0.0
+        return out
+
+    def _lend(self, host: int) -> None:
+        """A host does both until it is free."""
+        self._set(host, at.MIXED_ROLE)
+        self.lent.add(host)
+        self.lends += 1
+
+    def _promise(self, job: int, prompt: int, decode: int) -> None:
+        run = self.fleet.run
+        self.forget(job)
+        self.decode_at[job], self.prompt_at[job] = decode, prompt if prompt != decode else -1
+        self.assigned[decode] += 1
+        self.tokens[decode] += run.visible_tokens(job)
+        if prompt != decode:
+            self.tokens[prompt] += run.workload.prompt_tokens[job] + 1
+
+    # -- what becomes of it ---------------------------------------------------------------------------------------
+
+    def target(self, job: int) -> int | None:
+        """The host that a computed prompt was promised to, if it is up."""
+        host = int(self.decode_at[job])
+        run = self.fleet.run
+        return host if host >= 0 and not run.hosts[host, at.SHUT] and run.holds(job, host) else None
+
+    def moved(self, job: int, host: int) -> None:
+        """Another host than the promised one decodes a request."""
+        if self.decode_at[job] not in (host, -1):
+            tokens = self.fleet.run.visible_tokens(job)
+            for each, sign in ((int(self.decode_at[job]), -1), (host, 1)):
+                self.assigned[each] += sign
+                self.tokens[each] += sign * tokens
+            self.decode_at[job] = host
+
+    def landed(self, job: int) -> None:
+        """The KV has left the host that computed the prompt."""
+        host = int(self.prompt_at[job])
+        if host >= 0:
+            self.tokens[host] -= self.fleet.run.workload.prompt_tokens[job] + 1
+            self.prompt_at[job] = -1
+
+    def forget(self, job: int) -> None:
+        """A request has ended, or starts again somewhere else."""
+        self.landed(job)
+        host = int(self.decode_at[job])
+        if host >= 0:
+            self.assigned[host] -= 1
+            self.tokens[host] -= self.fleet.run.visible_tokens(job)
+            self.decode_at[job] = -1
+
+    def give_back(self) -> None:
+        """Lent hosts that have nothing left to do have their own roles again; KV that is still on its way does not count."""
+        run = self.fleet.run
+        for host in sorted(self.lent):
+            if not run.hosts[host, at.BUSY] and not run.present(host):
+                self.lent.discard(host)
+                self._set(host, int(self.home[host]))
+
+    # -- roles ----------------------------------------------------------------------------------------------------
+
+    def _ask_roles(self, now: float) -> None:
+        run = self.fleet.run
+        self.fleet.later(now + self.policy.every, self._ask_roles, outage=True)
+        table = run.question(self.policy, None, self.columns())[1]
+        wanted = self.policy.roles(table, now)
+        if wanted is None:
+            return
+        if len(wanted) != len(run.replicas) or not set(wanted) <= {at.MIXED_ROLE, at.PREFILL_ROLE, at.DECODE_ROLE}:
+            raise PolicyError(f"{type(self.policy).__name__}: roles at {now:g} s must be 0, 1 or 2 for each host")
+        for host, role in enumerate(wanted):
+            if role != self.home[host]:
+                self.switches += 1
+                self.home[host] = role
+                self.lent.discard(host)
+                self._set(host, int(role))
+        self.fleet.decoders_again(now)
+
+    def _set(self, host: int, role: int) -> None:
+        """A host has another role; what it could not decode here goes on to another one when its prompt is done."""
+        run = self.fleet.run
+        before, run.hosts[host, at.ROLE] = int(run.hosts[host, at.ROLE]), role
+        self._joined[host] = self._joined.max() + 1
+        if before == at.PREFILL_ROLE and role != at.PREFILL_ROLE:
+            for job in run.at_host(host):
+                if run.jobs[at.GOES_TO, job] == 0 and not run.holds(job, host):
+                    run.jobs[at.GOES_TO, job] = at.ELSEWHERE
+        run.state[at.DISPATCH] = 1
