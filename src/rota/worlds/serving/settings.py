@@ -1,7 +1,7 @@
 """The serving world's part of a scenario, as it is written and as it is understood."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +44,30 @@ class Swap(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     asynchronous: bool = False  # copies out do not hold up the next iteration
 
 
+class TierSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Memory below the prefix cache: the host's, a disk."""
+
+    blocks: Positive  # KV blocks
+    bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second to the GPU: PCIe 4.0 x16 in practice
+    latency: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds before the first byte
+    compress: Share = 1.0  # share of the bytes that is stored and copied: 0.5 for 8-bit KV of a 16-bit model
+
+
+class PrefixCaching(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A prefix cache that is not the plain one."""
+
+    eviction: Literal["lru", "fifo", "lfu", "two_class", "recompute"] = "lru"
+    tiers: tuple[TierSection, ...] = ()  # the first is the one that evicted blocks go to
+
+
+class IndexSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the router knows of the prefix caches."""
+
+    kind: Literal["true", "sent", "events"] = "true"
+    delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds from an event at a replica to the router
+    blocks: Positive | None = None  # sent: what it remembers of each replica; None: as many as that has
+
+
 class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Replicas that are alike: ``count`` engines of one model on ``tp`` GPUs each."""
 
@@ -58,7 +82,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_batched_tokens: Positive = 8192
     max_outstanding: Positive | None = None  # requests that the router sends at once; None: unlimited
     context: Positive | None = None  # longest prompt and answer; None: the model's
-    prefix_caching: bool = False
+    prefix_caching: bool | PrefixCaching = False
     price: Annotated[float, msgspec.Meta(ge=0)] | None = (
         None  # US dollars a GPU hour; None: the catalogue's, where it has one
     )
@@ -172,6 +196,7 @@ class Case:
     links: LinkSection
     failures: FailureSection | None
     scaling: ScalingSection
+    index: IndexSection = field(default_factory=IndexSection)
 
     @property
     def replicas(self) -> int:
@@ -221,7 +246,19 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         links=decode(LinkSection, sections.get("links") or {}, "links"),
         failures=failures,
         scaling=_scaling(sections, sum(group.count for group in fleet)),
+        index=_index(sections, fleet),
     )
+
+
+def _index(sections: Mapping[str, Any], fleet: tuple[Group, ...]) -> IndexSection:
+    section = decode(IndexSection, sections.get("index") or {}, "index")
+    if section.kind != "true" and not any(group.prefix_caching for group in fleet):
+        raise InputError("index: no replica has a prefix cache; set prefix_caching in a group of the fleet")
+    if section.delay and section.kind != "events":
+        raise InputError(f"index.delay: belongs to kind events, found kind {section.kind}")
+    if section.blocks and section.kind != "sent":
+        raise InputError(f"index.blocks: belongs to kind sent, found kind {section.kind}")
+    return section
 
 
 def _scaling(sections: Mapping[str, Any], replicas: int) -> ScalingSection:

@@ -12,6 +12,7 @@ from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
+from rota.worlds.serving.caching import LRU, Caches, Index, Tier
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
@@ -74,6 +75,8 @@ class Replica:
     rules: BatchRules
     timing: Timing
     prefix_caching: bool = False
+    eviction: str = LRU  # of the prefix cache
+    tiers: tuple[Tier, ...] = ()  # below it
     max_outstanding: int = UNLIMITED
     prefill_rate: float = 0.0  # seconds of work a prompt token, for `size` and `work`
     decode_rate: float = 0.0  # seconds of work an output token
@@ -129,6 +132,7 @@ class Simulation:
         think: Closed loop: seconds between an answer and its user's next request, a row a request.
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
+        index: What the router knows of the prefix caches.
     """
 
     workload: Workload
@@ -139,6 +143,7 @@ class Simulation:
     think: FloatColumn | None = None
     concurrency: int = 0
     plan: Plan | None = None
+    index: Index = field(default_factory=Index)
 
     @property
     def makes_arrivals(self) -> bool:
@@ -289,6 +294,7 @@ class Simulation:
         self._own(at.A_SLOTS, np.zeros((hosts, slots), np.int64))
         self._own(at.A_MAP_KEYS, np.full((hosts, room), -1, np.int64))
         self._own(at.A_MAP_VALUES, np.zeros((hosts, room), np.int64))
+        self.caches = Caches(self, self._own)
         for r in range(hosts if caching else 0):
             self._empty_cache(r)
 
@@ -303,6 +309,7 @@ class Simulation:
         self.hosts[host, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
         self._arrays[at.A_SLOTS][host] = np.arange(slots)
         self._arrays[at.A_MAP_KEYS][host] = -1
+        self.caches.empty(host)
 
     # -- what policies see ----------------------------------------------------------------------------------------
 
@@ -403,6 +410,7 @@ class Simulation:
         self.fleet = self._together()
         in_step = any(replica.gang > 1 for replica in self.replicas)
         together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
+        together = together or self.caches.told
         state[at.GLOBAL] = together or self._line_matters()
         self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
         self._plans: dict[int, _Plan] = {}
@@ -457,6 +465,7 @@ class Simulation:
             state[[at.CACHED_ENTRY, at.OPEN_ENTRY]] = prefix.cached_entry.address, prefix.open_entry.address
             state[[at.EXTEND_ENTRY, at.RELEASE_ENTRY]] = prefix.extend_entry.address, prefix.release_entry.address
             state[at.EXTEND_DECODERS_ENTRY] = prefix.extend_decoders_entry.address
+            self.caches.entries()
         self._advance = advance.advance_together if state[at.GLOBAL] else advance.advance_apart
         self._settle = advance.settle
 
@@ -485,7 +494,7 @@ class Simulation:
             elif code == at.PLACE:
                 self._ask_place()
             elif code == at.GROW:
-                self._lines(2 * int(state[at.QUEUE_ROOM]))
+                self._grow()
             elif code == at.STOPS and fleet is not None:
                 fleet.stops()
             elif code == at.EVENTS:
@@ -494,6 +503,12 @@ class Simulation:
                 return
             else:
                 fleet.act(due)
+
+    def _grow(self) -> None:
+        """More room for what has become too little: lines of requests, or events on their way to the router."""
+        if self.caches.grow():
+            return
+        self._lines(2 * int(self.state[at.QUEUE_ROOM]))
 
     def _over(self, code: int) -> bool:
         """Whether nothing that is still to come changes anything."""

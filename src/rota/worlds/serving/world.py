@@ -17,7 +17,8 @@ from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
-from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
+from rota.worlds.serving.batching import RESERVE_CHUNK, UNLIMITED, Batcher, BatchRules, Engine
+from rota.worlds.serving.caching import Index, Tier
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
@@ -27,7 +28,7 @@ from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
-from rota.worlds.serving.settings import Case, Group, kv_blocks, load
+from rota.worlds.serving.settings import Case, Group, PrefixCaching, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import Timing, build
 from rota.worlds.serving.timing import features as f
@@ -40,7 +41,7 @@ class Serving:
     """Replay of LLM request traces on a simulated fleet. Implements `rota.kernel.world.World`."""
 
     name = "serving"
-    sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling")
+    sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling", "index")
     roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -170,6 +171,7 @@ class Serving:
             think=think,
             concurrency=concurrency,
             plan=_plan(case, seed),
+            index=Index(case.index.kind, case.index.delay, case.index.blocks),
         )
 
     def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
@@ -256,15 +258,20 @@ class Serving:
             timing = replace(timing, parameters=timing.parameters.copy())
             timing.parameters[0] = 0.0
             engine = Engine(blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context)
+            rules, caching = batcher.rules(engine), _caching(group)
+            if caching.tiers:
+                _check_tiers(rules, f"policy {name}, batch")
             replica = Replica(
                 label=f"{group.model} on {group.tp} x {group.gpu}",
                 kv_blocks=blocks,
                 block_tokens=group.block_tokens,
                 max_running=group.max_running,
                 context_limit=context,
-                rules=batcher.rules(engine),
+                rules=rules,
                 timing=timing,
-                prefix_caching=group.prefix_caching,
+                prefix_caching=bool(group.prefix_caching),
+                eviction=caching.eviction,
+                tiers=tuple(Tier(each.blocks, each.bandwidth, each.latency, each.compress) for each in caching.tiers),
                 max_outstanding=group.max_outstanding or UNLIMITED,
                 prefill_rate=prefill,
                 decode_rate=decode,
@@ -279,6 +286,18 @@ class Serving:
             )
             replicas += [replica] * group.count
         return replicas
+
+
+def _caching(group: Group) -> PrefixCaching:
+    return group.prefix_caching if isinstance(group.prefix_caching, PrefixCaching) else PrefixCaching()
+
+
+def _check_tiers(rules: BatchRules, where: str) -> None:
+    """A prompt that waits for its blocks goes on in the middle of a batch, chunk by chunk."""
+    if not (rules.chunked and rules.mixed and rules.reserve == RESERVE_CHUNK):
+        raise InputError(
+            f"{where}: tiers of the prefix cache need a batcher that cuts prompts, mixes them with decodes and gives blocks chunk by chunk: vllm_v1"
+        )
 
 
 def _plan(case: Case, seed: int) -> Plan:

@@ -18,8 +18,8 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     A_JOB_INTS, A_JOB_FLOATS, A_KEYS, A_HOLD_KEYS, A_HOST_INTS, A_HOST_FLOATS, A_QUEUE, A_RUNNING, A_ENDING,
     A_PREFILLS, A_FRESH, A_CLASSES, A_FEATURES, A_SERIES, A_HISTOGRAM, A_SAMPLES, A_ROWS, A_ANSWER, A_EVENTS,
     A_ARRIVALS, A_CLOCK, A_PREFIX_OFFSETS, A_PREFIX_IDS, A_BLOCKS, A_TABLES, A_SLOTS, A_MAP_KEYS, A_MAP_VALUES,
-    A_VICTIM_KEYS, A_LAGGING, A_STOPS, A_ROUTE_TERMS, A_DECODE_TERMS, ARRAYS,
-) = range(34)  # fmt: skip
+    A_VICTIM_KEYS, A_LAGGING, A_STOPS, A_ROUTE_TERMS, A_DECODE_TERMS, A_CACHE, ARRAYS,
+) = range(35)  # fmt: skip
 # ... then lengths and scalars.
 (
     JOBS, HOSTS, QUEUE_ROOM, RUNNING_ROOM, KEY_WIDTH, HOLD_KEY_WIDTH, BINS, SAMPLE_WIDTH, CLASS_ROOM, EVENT_ROOM,
@@ -27,24 +27,30 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     PREEMPTIVE, PICK, HOLD_DYNAMIC, ROUTE_TERMS, ROUTE_SAMPLED, ROUTE_ASKED, HOOKS, EVENT_COUNT, ASK_HOST,
     ASK_ROWS, ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED, VICTIM, VICTIM_WIDTH, PREFIX_TOKENS, PREFIX_COUNT,
     FULL, PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
-    RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, PREFIX_ANSWERS, SCALARS,
-) = range(ARRAYS, ARRAYS + 54)  # fmt: skip
+    RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, PREFIX_ANSWERS, BELIEF, BELIEF_ENTRY, SENT_ENTRY, LOADED_ENTRY,
+    UNPIN_ENTRY, PINS_YIELD, SCALARS,
+) = range(ARRAYS, ARRAYS + 60)  # fmt: skip
 
 # A job's integers.
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
-    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, SWAPPED, JOB_INTS,
-) = range(25)  # fmt: skip
+    CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, SWAPPED,
+    ADMITTED, LOADED, PINNED, JOB_INTS,
+) = range(28)  # fmt: skip
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
 # SWAPPED: blocks that it has in the host's memory.
+# ADMITTED: number of its admission at the host; LOADED: tokens that came from lower tiers of the cache; PINNED: blocks kept after its end.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
 
 # A job's floats, seconds.
-ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
+ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, LOADED_AT, PIN_ENDS, JOB_FLOATS = range(
+    11
+)
 
 # A job's states.
-FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED = range(10)
+FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, LOADING = range(11)
+# LOADING: the beginning of its prompt comes from a lower tier of the cache.
 # PARKED: its prompt is done, its KV stays where it is. MOVING: its KV comes in. LANDED: it is there, and decodes from the next iteration on.
 
 # A host's integers: first its settings, then its state.
@@ -54,8 +60,11 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
     ASYNC, BUSY, READY, QUEUED_COUNT, RUNNING_COUNT, DECODES, PREFILL_COUNT, FRESH_COUNT, STEP, CONTEXT_SUM,
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
-    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, HOST_INTS,
-) = range(54)  # fmt: skip
+    SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, EVICTION, CACHE_CLOCK, RESTING, TIERS, LOADS, PINS,
+    HOST_INTS,
+) = range(60)  # fmt: skip
+# EVICTION: the rule of its prefix cache; CACHE_CLOCK: counts admissions and frees; RESTING: named blocks that nobody holds.
+# TIERS: below its cache; LOADS: jobs whose KV comes from them; PINS: ended jobs whose KV is kept.
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
@@ -63,8 +72,9 @@ MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 # A host's floats.
 (
     NOW, BEGUN, ENDS_AT, LAST_DECODE, BUSY_SECONDS, TOUCHED, PREFILL_RATE, DECODE_RATE, WAITING_PROMPT, WAITING_ANSWER,
-    REVIEW_AT, SLOWNESS, STALL, SWAP_RATE, HOST_FLOATS,
-) = range(15)  # fmt: skip
+    REVIEW_AT, SLOWNESS, STALL, SWAP_RATE, LOADS_AT, AGE, BLOCK_COST, BLOCK_COST_SLOPE, HOST_FLOATS,
+) = range(19)  # fmt: skip
+# LOADS_AT: when the next load from a lower tier is done. AGE, BLOCK_COST, BLOCK_COST_SLOPE: of eviction by cost, see eviction.py.
 # STALL: seconds by which its next iteration ends later. SWAP_RATE: seconds to copy a token's KV to the host's memory while everything waits.
 
 # The clock: floats of the run.
