@@ -123,6 +123,7 @@ class SlowReplica:
         self.parked: list[Request] = []  # prompts that are done where nothing decodes
         self.moved: list[Request] = []  # their KV begins to come in
         self.known: set[str] = set()  # which keys were asked for this decision
+        self.kept: list[tuple[float, int, list[Block]]] = []  # end, request, blocks that are held after its end
 
     @property
     def outstanding(self) -> int:
@@ -247,7 +248,7 @@ class SlowReplica:
             spent = sum((1 if rules.mixed else 0) if r.decoding else r.chunk for r in self.running)
             left = rules.budget - spent
             full = len(self.running) + len(self.lagging) >= self.replica.max_running
-            if left <= 0 or (not self.order.preemptive and (full or not self.pool.free)):
+            if left <= 0 or (not self.order.preemptive and (full or not (self.pool.free or self.kept))):
                 break
             self.ask("order")
             r = self.first()
@@ -263,6 +264,8 @@ class SlowReplica:
             if not moved and not rules.padded and chunk > left and self.running:
                 break
             if full or not self.fits(r, chunk, hits):
+                if not full and self.give_way():
+                    continue
                 if not self.order.preemptive or not self.running:
                     break
                 worst = self.worst()
@@ -275,6 +278,10 @@ class SlowReplica:
             if not moved:
                 admitted.append(r)
         return admitted
+
+    def give_way(self) -> bool:
+        """Whether something that was only kept has been given up."""
+        return False
 
     def fits(self, r: Request, chunk: int, hits: list[Block]) -> bool:
         tokens = self.set_aside(r, chunk, hits)

@@ -116,11 +116,30 @@ class TieredPool(CachingPool):
         return next(k for k in range(len(r.blocks)) if self.name(r, k) == name)
 
     def release(self, r: Request) -> None:
-        waiting = {id(block) for block in self.free}
-        super().release(r)
-        for block in self.free:
-            if id(block) not in waiting and block.name is not None:
-                self.key[id(block)] = self.value(block.name)
+        self.register(r, r.computed)
+        self.let_go(r.blocks)
+        r.blocks, r.registered = [], 0
+
+    def let_go(self, blocks: list[Block]) -> None:
+        for block in reversed(blocks):
+            block.holders -= 1
+            if block.holders == 0:
+                self.free.append(block)
+                if block.name is not None:
+                    self.key[id(block)] = self.value(block.name)
+
+    def keep(self, r: Request) -> list[Block]:
+        """Hold what is in the cache of an ended request."""
+        found: list[Block] = []
+        for k in range((r.prompt + r.output - 1) // self.size):
+            if self.name(r, k) not in self.named:
+                break
+            block = self.named[self.name(r, k)]
+            if block.holders == 0:
+                self.free.remove(block)
+            block.holders += 1
+            found.append(block)
+        return found
 
     def value(self, name: Name) -> float:
         uses, born, depth = self.facts[name]
@@ -137,6 +156,24 @@ class LoadingReplica(SlowReplica):
     def __init__(self, replica: Replica, order: Ranking, victim: Ranking | None, pool: TieredPool) -> None:
         super().__init__(replica, order, victim, pool)
         self.loads: dict[int, float] = {}
+        self.ended: list[Request] = []
+        self.yields = False
+
+    def complete(self) -> None:
+        super().complete()
+        self.ended = list(self.finished)
+
+    def give_way(self) -> bool:
+        if not self.kept or (self.running and not self.yields):
+            return False
+        self.give_up()
+        return True
+
+    def give_up(self) -> None:
+        """Let go of what would end first."""
+        first = min(self.kept, key=lambda each: each[:2])
+        self.kept.remove(first)
+        self.pool.let_go(first[2])
 
     def begin(self, now: float) -> None:
         self.ready, self.now, self.review_at, self.known = False, now, inf, set()
@@ -167,6 +204,9 @@ class LoadingReplica(SlowReplica):
     def give_blocks(self) -> bool:
         displaced = False
         while self.cut_chunks() > len(self.pool.free) and self.running:
+            if self.kept:
+                self.give_up()
+                continue
             self.displace(self.worst())
             displaced = True
         for r in sorted(self.running, key=lambda each: not each.decoding):
@@ -249,3 +289,40 @@ class SlowCaches(SlowFleet):
             while len(names) > (self.index.blocks or self.engines[chosen].replica.kv_blocks):
                 names.popitem(last=False)
         return chosen
+
+
+class SlowPins(SlowCaches):
+    """What ended is kept for a time that a function of the request says."""
+
+    def keep(self, seconds: Callable[[Request], float], yields: bool) -> None:
+        self.seconds, self.due = seconds, list[tuple[float, int, LoadingReplica, Request]]()
+        for engine in self.engines:
+            engine.yields = yields  # type: ignore[attr-defined]
+
+    def after(self) -> None:
+        for engine in self.engines:
+            assert isinstance(engine, LoadingReplica)
+            for r in sorted(engine.ended, key=lambda each: each.number):
+                blocks = engine.pool.keep(r) if self.seconds(r) > 0 else []
+                if blocks:
+                    ends = self.now + self.seconds(r)
+                    engine.kept.append((ends, r.number, blocks))
+                    self.due.append((ends, len(self.due), engine, r))
+            engine.ended = []
+
+    def next_event(self) -> tuple[float, int, int] | None:
+        found = super().next_event()
+        due = [(min(self.due)[0], 4, 0)] if self.due else []
+        return min([*due, *([found] if found is not None else [])], default=None)
+
+    def act(self, number: int) -> None:
+        first = min(self.due, key=lambda each: each[:2])
+        self.due.remove(first)
+        _, _, engine, r = first
+        for kept in engine.kept:
+            if kept[1] == r.number:
+                engine.kept.remove(kept)
+                engine.pool.let_go(kept[2])
+                if not engine.busy and not engine.ready:
+                    engine.ready, engine.now = True, self.now
+                return

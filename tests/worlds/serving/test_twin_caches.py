@@ -125,7 +125,7 @@ def test_events_without_delay_are_the_truth(branches: list[int], rows: Rows) -> 
 
 
 def test_a_tier_is_hit_and_its_time_is_counted() -> None:
-    """So that the tests above test something. Three prompts of four blocks share a cache of five: what the second pushed out of the first's comes back for the third.
+    """So that the tests above test something. Prompts of four blocks in a cache of five: what the second pushed out of the first's comes back for the third.
 
     Its first block is still there; the next two are below: 2 x 4 tokens x 16 bytes / 1,024 bytes a second + 0.01 s.
     """

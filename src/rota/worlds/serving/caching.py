@@ -57,9 +57,9 @@ class Caches:
         self._arrays: dict[int, npt.NDArray[Any]] = {}
         self.vector = self.own(at.A_CACHE, np.zeros(c.CACHE_SCALARS, np.int64))
         replicas = self.run.replicas
-        caching = any(replica.prefix_caching for replica in replicas)
-        self.kind = self.run.index.kind if caching else TRUE
-        if caching and max(replica.kv_blocks for replica in replicas) > BLOCKS_MOST:
+        self.caching = any(replica.prefix_caching for replica in replicas)
+        self.kind = self.run.index.kind if self.caching else TRUE
+        if self.caching and max(replica.kv_blocks for replica in replicas) > BLOCKS_MOST:
             raise InputError(f"fleet: a replica with a prefix cache may have {BLOCKS_MOST:,} KV blocks at most")
         self.run.clocks[:, at.LOADS_AT] = np.inf
         self._eviction()

@@ -21,6 +21,7 @@ from rota.kernel.tables import Hosts
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.power import Power
+from rota.worlds.serving.retain import Retained
 
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
@@ -143,6 +144,7 @@ class Fleet:
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
+        self.retained = Retained(self)
         self.power = Power(self)
         for outages in self.plan.outages:
             self._next_outage(outages)
@@ -222,6 +224,7 @@ class Fleet:
 
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
+        self.retained.ended(job, now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)
@@ -232,7 +235,12 @@ class Fleet:
             self._waits_for[child] -= 1
             if self._waits_for[child] == 0:
                 self.run.tell_program("path_attained", child, float(self._path[child]))
-                self.later(now + float(self._programs.delay[child]), partial(self.run.enter, child))
+                self.later(now + float(self._programs.delay[child]), partial(self._enter, child, job))
+
+    def _enter(self, child: int, parent: int, now: float) -> None:
+        """A call arrives: what it waited for is over."""
+        self.retained.returned(parent, now)
+        self.run.enter(child, now)
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""

@@ -16,6 +16,7 @@ from rota.worlds.serving.caching import LRU, Caches, Index, Tier
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
+from rota.worlds.serving.retain import Retain
 from rota.worlds.serving.timing.model import Timing
 
 FloatColumn = npt.NDArray[np.float64]
@@ -34,6 +35,10 @@ SERVING_JOB_COLUMNS = {
         Column("running", "", "1 when in the batch, 0 when waiting"),
         Column("preemptions", "", "times displaced"),
         Column("session", "", "conversation, -1: none"),
+        Column("cached_tokens", "tokens", "beginning of its prompt that is in the prefix cache of its replica"),
+        Column("tool", "", "kind of the tool that runs after the call, -1: none; known when it has ended"),
+        Column("context_tokens", "tokens", "KV of an ended call"),
+        Column("reload_seconds", "s", "time to have the KV of an ended call back, once it is lost"),
         Column("program", "", "which program the call belongs to"),
         Column("program_release", "s", "when the program's first call arrived"),
         Column("program_attained", "s", "service that the program's ended calls received"),
@@ -101,11 +106,13 @@ class Roles:
     decode: Place | None = None  # where a prompt goes on that was computed on a prefill host
     migrate: Migrate | None = None  # which hosts give a decoding request to which others
     scale: Scaler | None = None  # how many hosts are on
+    retain: Retain | None = None  # how long the KV of ended requests is kept
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        for policy in (self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale):
+        roles = (self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale, self.retain)
+        for policy in roles:
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found
@@ -333,6 +340,7 @@ class Simulation:
             fixed["program_attained"] = fixed["path_attained"] = np.zeros(rows)
         self._columns = {**JOB_COLUMNS, **SERVING_JOB_COLUMNS}
         moving = {
+            "cached_tokens": -7,
             "attained": -6,
             "remaining": -5,
             "generated_tokens": -4,
@@ -419,6 +427,9 @@ class Simulation:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
+        if self.roles.retain is not None:
+            self.jobs[at.WATCHED] = 1
+            split = True
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
@@ -636,6 +647,19 @@ class Simulation:
         """A host takes requests again."""
         self.hosts[host, [at.SHUT, at.DOWN]] = 0
         self.state[at.DISPATCH] = 1
+
+    def ended_table(self, own: dict[str, Any], reads: Sequence[str], job: int) -> Jobs:
+        """A table of one request that has ended: `own` columns, and those that never change."""
+        values = {name: np.array([value]) for name, value in own.items()}
+        for name in reads:
+            if name not in values and self._codes.get(name, -1) >= 0:
+                values[name] = self._fixed[self._codes[name], job : job + 1]
+        return Jobs(values, self._columns.values(), rows=1)
+
+    def deliver(self) -> None:
+        """Tell the policies what has happened so far."""
+        if self.state[at.EVENT_COUNT]:
+            self._deliver()
 
     def _asked_name(self) -> str:
         return type((self.roles.order, self.roles.victim, self.roles.hold)[self.state[at.ASK_KIND]]).__name__

@@ -25,9 +25,10 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, RETAINERS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
+from rota.worlds.serving.retain import Retain
 from rota.worlds.serving.settings import Case, Group, PrefixCaching, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import Timing, build
@@ -42,7 +43,7 @@ class Serving:
 
     name = "serving"
     sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling", "index")
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "retain")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -51,6 +52,7 @@ class Serving:
             **dict.fromkeys(("order", "hold", "victim"), SERVING_ORDERS),
             "migrate": MIGRATIONS,
             "scale": SCALERS,
+            "retain": RETAINERS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -76,6 +78,10 @@ class Serving:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
         self._fleet(case, policy, folder)
+        if roles.retain is not None and not any(group.prefix_caching for group in case.fleet):
+            raise InputError(
+                f"policy {policy.get('name', 'policy')}, retain: no replica has a prefix cache; set prefix_caching in a group of the fleet"
+            )
         hidden = case.information.output_tokens == "hidden"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}
@@ -154,6 +160,7 @@ class Serving:
             ("decode", roles.decode),
             ("migrate", roles.migrate),
             ("scale", roles.scale),
+            ("retain", roles.retain),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -242,6 +249,7 @@ class Serving:
             place("decode") if "decode" in policy else None,
             own(Migrate, "migrate", MIGRATIONS),
             own(Scaler, "scale", SCALERS),
+            own(Retain, "retain", RETAINERS),
         )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:

@@ -6,6 +6,7 @@ from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
+from rota.worlds.serving.policies.continuum import Continuum, FixedTime
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
@@ -25,6 +26,7 @@ from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.policies.work_route import ReuseAndWork
+from rota.worlds.serving.retain import Retain
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -43,6 +45,7 @@ ROUTES: dict[str, type[Place]] = {
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
+RETAINERS: dict[str, type[Retain]] = {"continuum": Continuum, "fixed_ttl": FixedTime}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
     "fastserve": SkipJoinFeedback,
