@@ -130,6 +130,7 @@ class SlowReplica:
         self.past: list[int] = []  # lengths of answers in the order of their ends
         self.wave = Wave()
         self.drafted = False
+        self.kept: list[tuple[float, int, list[Block]]] = []  # end, request, blocks that are held after its end
 
     @property
     def outstanding(self) -> int:
@@ -278,7 +279,7 @@ class SlowReplica:
             spent = sum((1 if beside else 0) if r.decoding else r.chunk for r in self.running)
             left = rules.budget - spent
             full = len(self.running) + len(self.lagging) >= self.replica.max_running
-            if left <= 0 or (not self.order.preemptive and (full or not self.pool.free)):
+            if left <= 0 or (not self.order.preemptive and (full or not (self.pool.free or self.kept))):
                 break
             self.ask("order")
             r = self.first() if rules.reservation is None else longest_fitting(self)
@@ -295,6 +296,8 @@ class SlowReplica:
             if not moved and not rules.padded and chunk > left and others:
                 break
             if full or not self.fits(r, chunk, hits) or (rules.future is not None and not peak_fits(self, r)):
+                if not full and self.give_way():
+                    continue
                 if not self.order.preemptive or not self.running:
                     break
                 worst = self.worst()
@@ -307,6 +310,10 @@ class SlowReplica:
             if not moved:
                 admitted.append(r)
         return admitted
+
+    def give_way(self) -> bool:
+        """Whether something that was only kept has been given up."""
+        return False
 
     def fits(self, r: Request, chunk: int, hits: list[Block]) -> bool:
         tokens = self.set_aside(r, chunk, hits)

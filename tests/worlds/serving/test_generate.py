@@ -167,3 +167,28 @@ def test_mistakes(spec: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         generate(spec, rng())
     assert "\n" not in str(caught.value)
+
+
+def test_groups_of_sessions_share_a_system_prompt_each() -> None:
+    """Zipf: of 8 groups at power 1 the first has 1 / (1 + 1/2 + ... + 1/8) = 36.8 % of the sessions, the second half of that."""
+    spec = {"kind": "chat", "requests": 20_000, "sessions": {"turns": 1.0, "system_tokens": 64, "groups": 8}}
+    prefix = generate(spec, rng()).prefix
+    assert prefix is not None
+    first = prefix.ids[prefix.offsets[:-1]]
+    assert np.unique(first).tolist() == [0, 4, 8, 12, 16, 20, 24, 28], "four blocks of 16 tokens each"
+    share = np.bincount(first, minlength=29)[::4] / len(first)
+    harmonic = (1 / np.arange(1, 9)).sum()
+    assert share == pytest.approx(1 / np.arange(1, 9) / harmonic, abs=0.011)  # three standard deviations
+    longer = np.diff(prefix.offsets) > 4
+    own = prefix.ids[prefix.offsets[:-1][longer] + 4]
+    assert own.min() >= 32
+    assert len(np.unique(own)) == len(own), "what follows is each session's own"
+
+
+def test_one_group_is_drawn_as_before() -> None:
+    spec = {"kind": "chat", "requests": 500, "sessions": {"turns": 3.0, "system_tokens": 64}}
+    plain, grouped = generate(spec, rng()), generate(spec | {"sessions": spec["sessions"] | {"groups": 4}}, rng())  # type: ignore[operator]
+    assert np.array_equal(plain.arrival, grouped.arrival)
+    assert np.array_equal(plain.prompt_tokens, grouped.prompt_tokens)
+    assert plain.prefix is not None
+    assert plain.prefix.ids[plain.prefix.offsets[:-1]].tolist() == [0] * 500

@@ -24,6 +24,7 @@ from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.pools import PoolBook
 from rota.worlds.serving.power import Power
+from rota.worlds.serving.retain import Retained
 
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
@@ -150,6 +151,7 @@ class Fleet:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
         self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
+        self.retained = Retained(self)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
         self.machines = Machines(self, self.run.replicas)
@@ -242,6 +244,7 @@ class Fleet:
         self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
         if self.pools is not None:
             self.pools.forget(job)
+        self.retained.ended(job, now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)
@@ -252,7 +255,12 @@ class Fleet:
             self._waits_for[child] -= 1
             if self._waits_for[child] == 0:
                 self.run.tell_program("path_attained", child, float(self._path[child]))
-                self.later(now + float(self._programs.delay[child]), partial(self.run.enter, child))
+                self.later(now + float(self._programs.delay[child]), partial(self._enter, child, job))
+
+    def _enter(self, child: int, parent: int, now: float) -> None:
+        """A call arrives: what it waited for is over."""
+        self.retained.returned(parent, now)
+        self.run.enter(child, now)
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""

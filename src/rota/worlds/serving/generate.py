@@ -30,8 +30,10 @@ class Sessions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     gap_seconds: Above0 = 123.0  # median
     gap_sigma: Annotated[float, msgspec.Meta(ge=0)] = 0.97  # of the logarithm
     system_tokens: Annotated[int, msgspec.Meta(ge=0)] = (
-        0  # a system prompt before every first prompt, the same in all sessions
+        0  # a system prompt before every first prompt, the same in all sessions of a group
     )
+    groups: Annotated[int, msgspec.Meta(ge=1)] = 1  # system prompts, each shared by the sessions of its group
+    zipf: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # a group's popularity falls with its rank to this power
     block_tokens: Annotated[int, msgspec.Meta(ge=1)] = 16
 
 
@@ -195,6 +197,7 @@ def _converse(
         rng.standard_normal(rows), ADDED
     )  # the last answer and something new
     gaps[first], said[first] = start, prompt[first] + sessions.system_tokens
+    group = _groups(sessions, len(turns), rng)
     arrival = _sums(gaps, session, first)
     prompt = _sums(said, session, first)
     kept = np.argsort(arrival, kind="stable")
@@ -205,8 +208,16 @@ def _converse(
         prompt,
         output[kept],
         session=session,
-        prefix=_stream_blocks(session, prompt, sessions),
+        prefix=_stream_blocks(session, prompt, sessions, group),
     )
+
+
+def _groups(sessions: Sessions, count: int, rng: np.random.Generator) -> IntColumn:
+    """The group of each session, popular ones first."""
+    if sessions.groups == 1:
+        return np.zeros(count, np.int64)
+    popularity = np.arange(1, sessions.groups + 1) ** -sessions.zipf
+    return rng.choice(sessions.groups, size=count, p=popularity / popularity.sum())
 
 
 def _sums(values: Any, group: IntColumn, first: IntColumn) -> Any:
@@ -215,16 +226,18 @@ def _sums(values: Any, group: IntColumn, first: IntColumn) -> Any:
     return total - (total[first] - values[first])[group]
 
 
-def _stream_blocks(session: IntColumn, prompt: IntColumn, sessions: Sessions) -> PrefixBlocks:
-    """Block ids of whole blocks: a session is one growing stream of tokens; the first may be the system prompt's."""
+def _stream_blocks(session: IntColumn, prompt: IntColumn, sessions: Sessions, group: IntColumn) -> PrefixBlocks:
+    """Block ids of whole blocks: a session is one growing stream of tokens; the first may be its group's system prompt."""
     size, common = sessions.block_tokens, sessions.system_tokens // sessions.block_tokens
     own = np.zeros(int(session.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(own, session, prompt // size - common)
-    start = common + np.cumsum(own) - own  # id of the first block of a session after the system prompt
+    start = sessions.groups * common + np.cumsum(own) - own  # id of a session's first block after the system prompt
     lengths = prompt // size
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     index = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    ids = np.where(index < common, index, index - common + np.repeat(start[session], lengths))
+    mine = np.repeat(start[session] - common, lengths)
+    shared = np.repeat(group[session] * common if common else np.zeros(len(session), np.int64), lengths)
+    ids = index + np.where(index < common, shared, mine)
     return PrefixBlocks(offsets, ids, size)
 
 

@@ -19,6 +19,7 @@ from rota.worlds.serving.simulate import Simulation
 FloatColumn = npt.NDArray[np.float64]
 
 PERCENTILES = (50, 90, 99)
+TENANTS_SHOWN = 16  # with a hit rate of their own among the metrics; the outcomes have every request's cached tokens
 FAMILIES = {
     "ttft": "time to first token",
     "tpot": "time per output token",
@@ -67,6 +68,8 @@ def _measures() -> dict[str, Measure]:
         ("adapter_loads", "adapters that were loaded", "", True),
         ("adapter_hit_rate", "share of requests that found their adapter loaded or being loaded", "", False),
         ("prefix_hit_rate", "share of prompt tokens found in the cache", "", False),
+        ("tier_hit_rate", "share of prompt tokens that came from tiers below the cache", "", False),
+        ("pins", "ended requests whose KV was kept", "", True),
         ("kv_utilisation", "mean share of KV blocks in use", "", True),
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
@@ -109,6 +112,7 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
         "prompt_tokens": work.prompt_tokens,
         "output_tokens": work.output_tokens,
         "cached_tokens": jobs[at.CACHED].copy(),
+        "loaded_tokens": jobs[at.LOADED].copy(),
         "preemptions": jobs[at.PREEMPTIONS].copy(),
         "restarts": jobs[at.RESTARTS].copy(),
         "queueing": seconds[at.SCHEDULED] - arrival,
@@ -199,6 +203,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
         metrics["model_load_seconds"] = run.fleet.machines.load_seconds
     looked = run.hosts[:, at.LOOKED_TOKENS].sum()
     metrics["prefix_hit_rate"] = float(run.hosts[:, at.HIT_TOKENS].sum() / looked) if looked else 0.0
+    _describe_caches(metrics, run, rows, float(looked))
     kv = run.series[:, :, at.S_KV].sum(axis=1) / run.hosts[:, at.KV_BLOCKS]
     metrics["kv_utilisation"] = float(kv.sum() / on.sum()) if done.any() else 0.0
     metrics["compute_utilisation"] = float(run.clocks[:, at.BUSY_SECONDS].sum() / on.sum()) if done.any() else 0.0
@@ -206,6 +211,25 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["iterations"] = float(run.hosts[:, at.ITERATIONS].sum())
     metrics["extrapolated"] = float(sum(replica.timing.parameters[0] for replica in run.replicas))
     return metrics
+
+
+def _describe_caches(
+    metrics: dict[str, float], run: Simulation, rows: Mapping[str, npt.NDArray[Any]], looked: float
+) -> None:
+    """What came from each tier below the cache, what was kept, and each tenant's share of prompt tokens found, where there are several and not many."""
+    found = run.caches.tier_hits().sum(axis=0)
+    metrics["tier_hit_rate"] = float(found.sum() / looked) if looked else 0.0
+    for number, tokens in enumerate(found.tolist(), 1):
+        metrics[f"tier_{number}_hit_rate"] = tokens / looked if looked else 0.0
+    metrics["pins"] = float(run.fleet.retained.pins) if run.fleet else 0.0
+    tenants, index = np.unique(rows["tenant"], return_inverse=True)
+    if not run.caches.caching or not 1 < len(tenants) <= TENANTS_SHOWN:
+        return
+    begun = ~np.isnan(rows["scheduled"])
+    prompt = np.bincount(index, rows["prompt_tokens"] * begun, len(tenants))
+    cached = np.bincount(index, rows["cached_tokens"] * begun, len(tenants))
+    for tenant, hits, tokens in zip(tenants.tolist(), cached.tolist(), prompt.tolist(), strict=True):
+        metrics[f"prefix_hit_rate of {tenant}"] = hits / tokens if tokens else 0.0
 
 
 def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> None:

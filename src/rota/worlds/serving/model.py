@@ -38,6 +38,7 @@ class Programs:
     offsets: IntColumn  # (requests + 1,)
     parents: IntColumn  # rows of the workload
     delay: FloatColumn  # seconds: a tool runs, a person thinks
+    tool: IntColumn | None = None  # which kind of tool that is, an index; None: all of one kind
 
     def __post_init__(self) -> None:
         rows = len(self.program)

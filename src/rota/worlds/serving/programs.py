@@ -6,8 +6,8 @@ A file has one call a line::
     {"program": "p7", "id": "act", "after": ["plan"], "delay": 2.0, "prompt_tokens": 1400, "output_tokens": 80}
 
 `after`: the calls of the same program that it waits for; `delay`: seconds from the end of the last of them until it arrives (a tool runs, a person
-thinks). A call that waits for none has `arrival`, seconds. Optional: `tenant`, `priority`, `blocks` (ids of the prompt's blocks, equal id = equal block and
-equal everything before it).
+thinks); `tool`: its name. A call that waits for none has `arrival`, seconds. Optional: `tenant`, `priority`, `blocks` (ids of the prompt's blocks, equal
+id = equal block and equal everything before it).
 """
 
 from pathlib import Path
@@ -34,6 +34,7 @@ class Call(msgspec.Struct, forbid_unknown_fields=True):
     output_tokens: Count
     after: list[str | int] = []
     delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    tool: str = ""
     arrival: Annotated[float, msgspec.Meta(ge=0)] | None = None
     tenant: str = ""
     priority: int = 0
@@ -60,6 +61,8 @@ class ProgramSpec(msgspec.Struct, forbid_unknown_fields=True):
     output_sigma: Sigma = 0.8
     delay: Above0 = 2.0  # median seconds of a tool or of a person
     delay_sigma: Sigma = 1.0
+    tools: Count = 1  # kinds of tools, all equally often
+    tool_sigma: Sigma = 0.0  # of the logarithm of their own medians, around `delay`
     system_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0  # of every prompt, the same in all programs
     block_tokens: Count = 16
 
@@ -120,6 +123,7 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
     new[order] = np.arange(len(order))
     after = [[int(new[place[str(calls[k].program), str(parent)]]) for parent in calls[k].after] for k in order]
     tenants = tuple(dict.fromkeys(call.tenant for call in calls))
+    tools = tuple(dict.fromkeys(call.tool for call in calls))
     blocks = [calls[k].blocks for k in order]
     ids = np.array([each for row in blocks for each in row], np.int64)
     prefix = None
@@ -138,6 +142,7 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
         programs=Programs(
             program[order], _offsets([len(row) for row in after]), np.array([p for row in after for p in row], np.int64),
             np.array([calls[k].delay for k in order], np.float64),
+            np.array([tools.index(calls[k].tool) for k in order], np.int64),
         ),
         source=path.name,
     )  # fmt: skip
@@ -156,8 +161,14 @@ def draw_programs(spec: ProgramSpec, rng: np.random.Generator) -> Workload:
     """A workload of programs; sizes of each program come from its own draws."""
     begins = np.cumsum(rng.exponential(1 / spec.rate, spec.count))
     rows: list[tuple[int, list[int], float, float, int, int]] = []  # program, parents, arrival, delay, prompt, output
-    for program, (begin, own) in enumerate(zip(begins.tolist(), rng.spawn(spec.count), strict=True)):
-        rows += _draw_one(spec, program, begin, len(rows), own)
+    tools: list[int] = []
+    streams = rng.spawn(spec.count)
+    slowness = np.exp(spec.tool_sigma * rng.standard_normal(spec.tools)) if spec.tools > 1 else np.ones(1)
+    for program, (begin, own) in enumerate(zip(begins.tolist(), streams, strict=True)):
+        drawn = _draw_one(spec, program, begin, len(rows), own)
+        kinds = own.integers(spec.tools, size=len(drawn)).tolist() if spec.tools > 1 else [0] * len(drawn)
+        rows += [(*row[:3], row[3] * float(slowness[kind]), *row[4:]) for row, kind in zip(drawn, kinds, strict=True)]
+        tools += kinds
     number, parents, arrival, delay, prompt, output = zip(*rows, strict=True)
     column = np.array(number, np.int64)
     prompts = np.array(prompt, np.int64)
@@ -172,6 +183,7 @@ def draw_programs(spec: ProgramSpec, rng: np.random.Generator) -> Workload:
             _offsets([len(each) for each in parents]),
             np.array([p for each in parents for p in each], np.int64),
             np.array(delay),
+            np.array(tools, np.int64),
         ),
         source=f"programs: {spec.kind}",
     )

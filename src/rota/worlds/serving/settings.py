@@ -52,6 +52,30 @@ class Swap(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     asynchronous: bool = False  # copies out do not hold up the next iteration
 
 
+class TierSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Memory below the prefix cache: the host's, a disk."""
+
+    blocks: Positive  # KV blocks
+    bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second to the GPU: PCIe 4.0 x16 in practice
+    latency: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds before the first byte
+    compress: Share = 1.0  # share of the bytes that is stored and copied: 0.5 for 8-bit KV of a 16-bit model
+
+
+class PrefixCaching(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A prefix cache that is not the plain one."""
+
+    eviction: Literal["lru", "fifo", "lfu", "two_class", "recompute"] = "lru"
+    tiers: tuple[TierSection, ...] = ()  # the first is the one that evicted blocks go to
+
+
+class IndexSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the router knows of the prefix caches."""
+
+    kind: Literal["true", "sent", "events"] = "true"
+    delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds from an event at a replica to the router
+    blocks: Positive | None = None  # sent: what it remembers of each replica; None: as many as that has
+
+
 class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Replicas that are alike: ``count`` engines of one model on ``tp`` GPUs each."""
 
@@ -66,7 +90,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_batched_tokens: Positive = 8192
     max_outstanding: Positive | None = None  # requests that the router sends at once; None: unlimited
     context: Positive | None = None  # longest prompt and answer; None: the model's
-    prefix_caching: bool = False
+    prefix_caching: bool | PrefixCaching = False
     price: Annotated[float, msgspec.Meta(ge=0)] | None = (
         None  # US dollars a GPU hour; None: the catalogue's, where it has one
     )
@@ -196,6 +220,7 @@ class Case:
     nodes: Nodes = field(default_factory=dict)
     quality: QualitySpec | None = None
     prices: Prices = field(default_factory=dict)
+    index: IndexSection = field(default_factory=IndexSection)
 
     @property
     def replicas(self) -> int:
@@ -260,7 +285,19 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         quality=quality,
         prices=prices,
         adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
+        index=_index(sections, fleet),
     )
+
+
+def _index(sections: Mapping[str, Any], fleet: tuple[Group, ...]) -> IndexSection:
+    section = decode(IndexSection, sections.get("index") or {}, "index")
+    if section.kind != "true" and not any(group.prefix_caching for group in fleet):
+        raise InputError("index: no replica has a prefix cache; set prefix_caching in a group of the fleet")
+    if section.delay and section.kind != "events":
+        raise InputError(f"index.delay: belongs to kind events, found kind {section.kind}")
+    if section.blocks and section.kind != "sent":
+        raise InputError(f"index.blocks: belongs to kind sent, found kind {section.kind}")
+    return section
 
 
 def _scaling(sections: Mapping[str, Any], replicas: int) -> ScalingSection:
@@ -305,7 +342,7 @@ def _check_group(group: Group, where: str) -> None:
         model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
         catalogue.check_parallel(model, group.tp)
         if group.speculative is not None:
-            check_speculative(group.speculative, group.prefix_caching)
+            check_speculative(group.speculative, bool(group.prefix_caching))
         kv_blocks(group, model, gpu)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

@@ -17,6 +17,7 @@ from rota.worlds.serving.adapters import AdapterRoom, AdapterTable
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.asked_models import serves
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
+from rota.worlds.serving.caching import LRU, Caches, Index, Tier
 from rota.worlds.serving.classes import due
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.inside import equip
@@ -26,6 +27,7 @@ from rota.worlds.serving.nodes import Seat, gpu_shares
 from rota.worlds.serving.pools import POOL_COLUMNS, Pools
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
+from rota.worlds.serving.retain import Retain
 from rota.worlds.serving.speculative import Speculative
 from rota.worlds.serving.timing.model import Timing
 
@@ -48,6 +50,10 @@ SERVING_JOB_COLUMNS = {
         Column("session", "", "conversation, -1: none"),
         Column("slo_class", "", "number of its class in the scenario, -1: none"),
         Column("first_due", "s", "when its first token should be out, inf: no limit"),
+        Column("cached_tokens", "tokens", "beginning of its prompt that is in the prefix cache of its replica"),
+        Column("tool", "", "kind of the tool that runs after the call, -1: none; known when it has ended"),
+        Column("context_tokens", "tokens", "KV of an ended call"),
+        Column("reload_seconds", "s", "time to have the KV of an ended call back, once it is lost"),
         Column("program", "", "which program the call belongs to"),
         Column("program_release", "s", "when the program's first call arrived"),
         Column("program_attained", "s", "service that the program's ended calls received"),
@@ -107,6 +113,8 @@ class Replica:
     rules: BatchRules
     timing: Timing
     prefix_caching: bool = False
+    eviction: str = LRU  # of the prefix cache
+    tiers: tuple[Tier, ...] = ()  # below it
     max_outstanding: int = UNLIMITED
     prefill_rate: float = 0.0  # seconds of work a prompt token, for `size` and `work`
     decode_rate: float = 0.0  # seconds of work an output token
@@ -137,11 +145,12 @@ class Roles:
     scale: Scaler | None = None  # how many hosts are on
     admit: Admit | None = None  # who comes in
     pool: Pools | None = None  # where a prompt is computed and decoded, instead of route
+    retain: Retain | None = None  # how long the KV of ended requests is kept
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.pool
+        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.pool, self.retain
         for policy in (self.route, self.hold, self.order, *others):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
@@ -171,6 +180,7 @@ class Simulation:
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
         seed: Of draws that a mechanism inside a replica makes.
         choice: Quality and price of each model for each request; None: not known.
+        index: What the router knows of the prefix caches.
     """
 
     workload: Workload
@@ -184,6 +194,7 @@ class Simulation:
     seed: int = 0
     kept: list[Any] = field(default_factory=list, init=False, repr=False)  # arrays that only kernels know
     choice: Choice | None = None  # qualities and token prices of the models
+    index: Index = field(default_factory=Index)
 
     @property
     def makes_arrivals(self) -> bool:
@@ -344,6 +355,7 @@ class Simulation:
         self._own(at.A_SLOTS, np.zeros((hosts, slots), np.int64))
         self._own(at.A_MAP_KEYS, np.full((hosts, room), -1, np.int64))
         self._own(at.A_MAP_VALUES, np.zeros((hosts, room), np.int64))
+        self.caches = Caches(self, self._own)
         for r in range(hosts if caching else 0):
             self._empty_cache(r)
 
@@ -358,6 +370,7 @@ class Simulation:
         self.hosts[host, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
         self._arrays[at.A_SLOTS][host] = np.arange(slots)
         self._arrays[at.A_MAP_KEYS][host] = -1
+        self.caches.empty(host)
 
     def _models(self) -> None:
         """Which replica serves what a request asks for."""
@@ -407,6 +420,7 @@ class Simulation:
             fixed["program_attained"] = fixed["path_attained"] = np.zeros(rows)
         self._columns = {**JOB_COLUMNS, **SERVING_JOB_COLUMNS}
         moving = {
+            "cached_tokens": -7,
             "attained": -6,
             "remaining": -5,
             "generated_tokens": -4,
@@ -484,6 +498,7 @@ class Simulation:
         self.fleet = self._together()
         in_step = any(replica.gang > 1 for replica in self.replicas)
         together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
+        together = together or self.caches.told
         state[at.GLOBAL] = together or self._line_matters()
         self._reviewed = {id(p) for p in (roles.order, roles.hold) if type(p).review is not Order.review}
         self._plans: dict[int, _Plan] = {}
@@ -492,6 +507,9 @@ class Simulation:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
+        if self.roles.retain is not None:
+            self.jobs[at.WATCHED] = 1
+            split = True
         quiet = quiet and self.roles.admit is None and self.adapters is None
         quiet = quiet and all(replica.seat is None for replica in self.replicas)
         alone = self.roles.migrate is None and self.roles.pool is None
@@ -545,6 +563,7 @@ class Simulation:
             state[[at.CACHED_ENTRY, at.OPEN_ENTRY]] = prefix.cached_entry.address, prefix.open_entry.address
             state[[at.EXTEND_ENTRY, at.RELEASE_ENTRY]] = prefix.extend_entry.address, prefix.release_entry.address
             state[at.EXTEND_DECODERS_ENTRY] = prefix.extend_decoders_entry.address
+            self.caches.entries()
         self._advance = advance.advance_together if state[at.GLOBAL] else advance.advance_apart
         self._settle = advance.settle
 
@@ -573,7 +592,7 @@ class Simulation:
             elif code == at.PLACE:
                 self._ask_place()
             elif code == at.GROW:
-                self._lines(2 * int(state[at.QUEUE_ROOM]))
+                self._grow()
             elif code == at.STOPS and fleet is not None:
                 fleet.stops()
             elif code == at.EVENTS:
@@ -582,6 +601,12 @@ class Simulation:
                 return
             else:
                 fleet.act(due)
+
+    def _grow(self) -> None:
+        """More room for what has become too little: lines of requests, or events on their way to the router."""
+        if self.caches.grow():
+            return
+        self._lines(2 * int(self.state[at.QUEUE_ROOM]))
 
     def _over(self, code: int) -> bool:
         """Whether nothing that is still to come changes anything."""
@@ -746,6 +771,19 @@ class Simulation:
         """A host takes requests again."""
         self.hosts[host, [at.SHUT, at.DOWN]] = 0
         self.state[at.DISPATCH] = 1
+
+    def ended_table(self, own: dict[str, Any], reads: Sequence[str], job: int) -> Jobs:
+        """A table of one request that has ended: `own` columns, and those that never change."""
+        values = {name: np.array([value]) for name, value in own.items()}
+        for name in reads:
+            if name not in values and self._codes.get(name, -1) >= 0:
+                values[name] = self._fixed[self._codes[name], job : job + 1]
+        return Jobs(values, self._columns.values(), rows=1)
+
+    def deliver(self) -> None:
+        """Tell the policies what has happened so far."""
+        if self.state[at.EVENT_COUNT]:
+            self._deliver()
 
     def _asked_name(self) -> str:
         return type((self.roles.order, self.roles.victim, self.roles.hold)[self.state[at.ASK_KIND]]).__name__

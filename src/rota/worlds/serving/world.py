@@ -21,7 +21,8 @@ from rota.worlds.serving.adapters import AdapterRoom, apply_adapters
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.asked_models import apply_models
-from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
+from rota.worlds.serving.batching import RESERVE_CHUNK, UNLIMITED, Batcher, BatchRules, Engine
+from rota.worlds.serving.caching import Index, Tier
 from rota.worlds.serving.classes import apply_classes, describe_class
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
 from rota.worlds.serving.generate import generate
@@ -31,12 +32,13 @@ from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summa
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.nodes import seats
-from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, POOLS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, POOLS, RETAINERS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
-from rota.worlds.serving.settings import Case, Group, kv_blocks, load
+from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.settings import Case, Group, PrefixCaching, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.speculative import Speculative
 from rota.worlds.serving.speculative import resolve as resolve_speculative
@@ -53,9 +55,9 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants", "adapters", "models", "nodes", "quality", "prices"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "prices", "index"),
     )
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit", "pool")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit", "pool", "retain")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -66,6 +68,7 @@ class Serving:
             "scale": SCALERS,
             "admit": ADMITS,
             "pool": POOLS,
+            "retain": RETAINERS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -91,6 +94,10 @@ class Serving:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
         replicas = self._fleet(case, policy, folder)
+        if roles.retain is not None and not any(group.prefix_caching for group in case.fleet):
+            raise InputError(
+                f"policy {policy.get('name', 'policy')}, retain: no replica has a prefix cache; set prefix_caching in a group of the fleet"
+            )
         reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
         if reason is not None:
             return reason
@@ -185,6 +192,7 @@ class Serving:
             ("scale", roles.scale),
             ("admit", roles.admit),
             ("pool", roles.pool),
+            ("retain", roles.retain),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -205,6 +213,7 @@ class Serving:
             plan=_plan(case, seed),
             seed=seed,
             choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
+            index=Index(case.index.kind, case.index.delay, case.index.blocks),
         )
 
     def check_objective(self, case: Case, objective: str) -> None:
@@ -288,6 +297,7 @@ class Serving:
             own(Scaler, "scale", SCALERS),
             own(Admit, "admit", ADMITS),
             own(Pools, "pool", POOLS),
+            own(Retain, "retain", RETAINERS),
         )
 
     def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:
@@ -309,15 +319,20 @@ class Serving:
             engine = Engine(
                 blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context, model.layers, timing
             )
+            rules, caching = batcher.rules(engine), _caching(group)
+            if caching.tiers:
+                _check_tiers(rules, f"policy {policy.get('name', 'policy')}, batch")
             replica = Replica(
                 label=f"{group.model} on {group.tp} x {group.gpu}",
                 kv_blocks=blocks,
                 block_tokens=group.block_tokens,
                 max_running=group.max_running,
                 context_limit=context,
-                rules=batcher.rules(engine),
+                rules=rules,
                 timing=timing,
-                prefix_caching=group.prefix_caching,
+                prefix_caching=bool(group.prefix_caching),
+                eviction=caching.eviction,
+                tiers=tuple(Tier(each.blocks, each.bandwidth, each.latency, each.compress) for each in caching.tiers),
                 max_outstanding=group.max_outstanding or UNLIMITED,
                 prefill_rate=prefill,
                 decode_rate=decode,
@@ -380,6 +395,18 @@ def _choice(
     known = case.quality
     quality = None if known is None else draw_quality(known, models, len(workload), case.folder, seed)
     return Choice(quality, case.prices, models, workload.prompt_tokens, visible)
+
+
+def _caching(group: Group) -> PrefixCaching:
+    return group.prefix_caching if isinstance(group.prefix_caching, PrefixCaching) else PrefixCaching()
+
+
+def _check_tiers(rules: BatchRules, where: str) -> None:
+    """A prompt that waits for its blocks goes on in the middle of a batch, chunk by chunk."""
+    if not (rules.chunked and rules.mixed and rules.reserve == RESERVE_CHUNK):
+        raise InputError(
+            f"{where}: tiers of the prefix cache need a batcher that cuts prompts, mixes them with decodes and gives blocks chunk by chunk: vllm_v1"
+        )
 
 
 def _plan(case: Case, seed: int) -> Plan:

@@ -34,6 +34,8 @@ from rota.worlds.serving.kernels.layout import (
     ASYNC,
     BEGIN_ENTRY,
     BEGUN,
+    BELIEF,
+    BELIEF_ENTRY,
     BLOCK_TOKENS,
     BUDGET,
     BUSY,
@@ -91,6 +93,8 @@ from rota.worlds.serving.kernels.layout import (
     KIND_VICTIM,
     KV_BLOCKS,
     LAGGING,
+    LOADS,
+    LOADS_AT,
     MAX_OUTSTANDING,
     MIXED,
     MIXED_ROLE,
@@ -124,6 +128,7 @@ from rota.worlds.serving.kernels.layout import (
     RUNNING_ROOM,
     SAMPLE_WIDTH,
     SELF,
+    SENT_ENTRY,
     SHUT,
     STATE,
     STOP_COUNT,
@@ -221,7 +226,10 @@ def host_column(state, column, j, r):
     if column in (COLUMN_CACHED, COLUMN_MISSING):
         cached = 0
         if host[PREFIX]:
-            cached = (call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) >> 32) * host[BLOCK_TOKENS]
+            if state[BELIEF]:
+                cached = call_entry(state[BELIEF_ENTRY], state[SELF], r, j, 0, 0) * host[BLOCK_TOKENS]
+            else:
+                cached = (call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) >> 42) * host[BLOCK_TOKENS]
         return float(cached if column == COLUMN_CACHED else max(job[PROMPT, j] - cached, 0))
     prompt, answer = left(state, r)
     return prompt if column == COLUMN_PREFILL else prompt + answer
@@ -282,6 +290,8 @@ def place(state, j, r, now):
         seconds[DISPATCHED, j] = now
     wait(state, r, j)
     host[DECISIONS_HERE] += 1
+    if state[SENT_ENTRY] and host[PREFIX]:
+        call_entry(state[SENT_ENTRY], state[SELF], r, j, 0, 0)
     if host[ASYNC] and (host[BUSY] or host[RUNNING_COUNT] + host[LAGGING] > 0):
         if host[INBOX_COUNT] == 0:
             host[INBOX_HEAD] = j
@@ -415,6 +425,9 @@ def run_host(state, r, until):
             if clock[NOW] >= until:
                 return
             call_entry(state[BEGIN_ENTRY], state[SELF], r, 0, 0, 0)
+        elif host[LOADS] and clock[LOADS_AT] < until:
+            clock[NOW] = clock[LOADS_AT]
+            host[READY] = 1
         else:
             return
 
@@ -474,7 +487,9 @@ def next_event(state):
             if hosts[r, GANG_SIZE] > 1:
                 at = in_step(hosts, clocks, r)
         elif hosts[r, QUEUED_COUNT] > 0:
-            at, what = clocks[r, REVIEW_AT], 3
+            at, what = min(clocks[r, REVIEW_AT], clocks[r, LOADS_AT]), 3
+        elif hosts[r, LOADS]:
+            at, what = clocks[r, LOADS_AT], 3
         else:
             continue
         if at < time or (at == time and what < kind):

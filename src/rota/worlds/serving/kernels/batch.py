@@ -113,6 +113,10 @@ from rota.worlds.serving.kernels.layout import (
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
+    LOADED,
+    LOADED_ENTRY,
+    LOADING,
+    LOADS,
     LOOKED_TOKENS,
     MAX_RUNNING,
     MIXED,
@@ -124,6 +128,8 @@ from rota.worlds.serving.kernels.layout import (
     OUTPUT,
     PADDED,
     PICK,
+    PINS,
+    PINS_YIELD,
     PREEMPTED_HERE,
     PREEMPTIONS,
     PREEMPTIVE,
@@ -168,6 +174,7 @@ from rota.worlds.serving.kernels.layout import (
     TARGET,
     TIMING_ENTRY,
     TIMING_PARAMETERS,
+    UNPIN_ENTRY,
     VICTIM,
     VICTIM_WIDTH,
     WATCHED,
@@ -235,8 +242,12 @@ def preempt(state, r, j):
         if not is_fresh(state, r, j):
             seconds[LAST_TOKEN, j] = clock[LAST_DECODE]
         drop(state, r, j)
+    elif job[STATE, j] == LOADING:
+        host[LOADS] -= 1
     else:
         leave_prefills(state, r, j)
+    if host[LOADS]:
+        call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)
     job[STATE, j] = QUEUED
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
     job[COMPUTED, j] = 0
@@ -321,6 +332,9 @@ def grow(state, r):
     displaced = 0
     need = cut_chunks(state, r)
     while need > host[FREE]:
+        if host[PINS]:
+            call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
+            continue
         worst = last_running(state, r)
         if worst < 0:
             break
@@ -356,8 +370,8 @@ def reserve(state, r, j, tokens):
 
 
 @compiler.inner
-def fits(state, r, j, chunk, hits, idle_hits):
-    """Whether there are blocks for a job to begin (`hits` of them cached, `idle_hits` of those held by nobody)."""
+def fits(state, r, j, chunk, hits, here, idle_hits):
+    """Whether there are blocks for a job to begin: `hits` of them found, `here` of those in the cache itself, `idle_hits` of these held by nobody."""
     job, host = job_ints(state), host_ints(state)[r]
     if host[RESERVE] == RESERVE_FIXED:
         tokens = max(host[RESERVE_TOKENS], job[TARGET, j])
@@ -365,7 +379,7 @@ def fits(state, r, j, chunk, hits, idle_hits):
         tokens = hits * host[BLOCK_TOKENS] + chunk
     else:
         tokens = job[TARGET, j]
-    return blocks_for(tokens, host[BLOCK_TOKENS]) - hits + idle_hits + host[WATERMARK] <= host[FREE]
+    return blocks_for(tokens, host[BLOCK_TOKENS]) - here + idle_hits + host[WATERMARK] <= host[FREE]
 
 
 @compiler.inner
@@ -417,7 +431,7 @@ def admit_waiting(state, r, budget):
     count, longest = chunks(state, r)  # of those admitted before a policy was asked again
     while host[QUEUED_COUNT] > 0 and budget > 0:
         full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
-        if not state[PREEMPTIVE] and (full or host[FREE] == 0):
+        if not state[PREEMPTIVE] and (full or (host[FREE] == 0 and host[PINS] == 0)):
             break
         if state[DYNAMIC] and not state[ANSWERED] & (1 << KIND_ORDER):
             return ASK + KIND_ORDER
@@ -432,7 +446,7 @@ def admit_waiting(state, r, budget):
             job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
         )  # computed, and not here: it needs blocks and a slot, and no tokens
         found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] and not moved else 0
-        hits, idle_hits = found >> 32, found & 0xFFFFFFFF
+        hits, here, idle_hits = found >> 42, (found >> 21) & 0x1FFFFF, found & 0x1FFFFF
         todo = 0 if moved else job[TARGET, j] - hits * host[BLOCK_TOKENS]
         chunk = min(todo, budget) if host[CHUNKED] else todo
         if moved:
@@ -443,14 +457,17 @@ def admit_waiting(state, r, budget):
                 break
         elif chunk > budget and (count > 0 or (host[DECODES] > 0 and not host[PROMPTS_FIRST])):
             break
-        if full or not fits(state, r, j, chunk, hits, idle_hits) or not may_begin(state, r, j):
+        if full or not fits(state, r, j, chunk, hits, here, idle_hits) or not may_begin(state, r, j):
+            if host[PINS] and not full and (state[PINS_YIELD] or host[RUNNING_COUNT] == 0):
+                call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
+                continue
             if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
                 if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
                     return ASK + KIND_VICTIM
                 worst = last_running(state, r)
                 if worst >= 0 and before(order_keys(state), seconds[ARRIVAL], j, worst):
                     # Its tokens of this iteration go back into the budget.
-                    budget += job[CHUNK, worst] if job[STATE, worst] == PREFILLING else host[MIXED]
+                    budget += host[MIXED] if job[STATE, worst] == DECODING else job[CHUNK, worst]
                     preempt(state, r, worst)
                     count, longest = chunks(state, r)
                     continue
@@ -467,6 +484,7 @@ def admit_waiting(state, r, budget):
             host[HIT_TOKENS] += hits * host[BLOCK_TOKENS]
             if np.isnan(seconds[SCHEDULED, j]):
                 job[CACHED, j] = hits * host[BLOCK_TOKENS]
+                job[LOADED, j] = (hits - here) * host[BLOCK_TOKENS]
         running[host[RUNNING_COUNT]] = j
         host[RUNNING_COUNT] += 1
         if moved:
@@ -476,6 +494,9 @@ def admit_waiting(state, r, budget):
             emit(state, E_START, j, r, clock[NOW])
             if state[PICK]:
                 state[ANSWERED] &= ~(1 << KIND_ORDER)
+            continue
+        if here < hits:
+            await_loads(state, r, j)
             continue
         job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
         job[CHUNK, j] = chunk
@@ -504,6 +525,20 @@ def admit_waiting(state, r, budget):
         if state[PICK]:
             state[ANSWERED] &= ~(1 << KIND_ORDER)
     return STARTED
+
+
+@compiler.inner
+def await_loads(state, r, j):
+    """An admitted job waits, with its blocks and its slot, until the beginning of its prompt has come from a lower tier; the others go on."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    job[STATE, j], job[CHUNK, j] = LOADING, 0
+    host[LOADS] += 1
+    if np.isnan(seconds[SCHEDULED, j]):
+        seconds[SCHEDULED, j] = clock[NOW]
+    emit(state, E_START, j, r, clock[NOW])
+    if state[PICK]:
+        state[ANSWERED] &= ~(1 << KIND_ORDER)
 
 
 @compiler.inner
@@ -566,7 +601,7 @@ def start(state, r):
     host[STAGE] = 0
     state[ANSWERED] = 0
     host[READY] = 0
-    if host[ASYNC] and catch_up(state, r) and host[RUNNING_COUNT] == 0:
+    if host[ASYNC] and catch_up(state, r) and host[RUNNING_COUNT] == host[LOADS]:
         host[READY] = 1  # nothing was scheduled ahead: schedule what has become visible
         return IDLE
     if not measure(state, r, host[DECODING_NOW]):
@@ -673,6 +708,8 @@ def begin(state, r):
         return IDLE
     if host[LANDINGS]:
         join_landed(state, r)
+    if host[LOADS]:
+        call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)
     if host[STAGE] == 0:
         # Where a batch is whole prompts, all that runs may have been admitted before a policy was asked again.
         empty = host[RUNNING_COUNT] == host[PREFILL_COUNT]

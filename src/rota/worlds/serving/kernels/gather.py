@@ -1,10 +1,13 @@
 """The table of a question: dense columns for the jobs that are asked about."""
 
-from rota.kernel.compile import ints_at
+from rota.kernel.compile import call_entry, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.decoders import generated
 from rota.worlds.serving.kernels.layout import (
     A_ROWS,
+    BLOCK_TOKENS,
+    CACHED,
+    CACHED_ENTRY,
     COMPUTED,
     DECODE_RATE,
     DECODING,
@@ -12,9 +15,12 @@ from rota.worlds.serving.kernels.layout import (
     PREEMPTIONS,
     PREFILL_RATE,
     PREFILLING,
+    PREFIX,
     PROMPT,
     QUEUE_ROOM,
+    QUEUED,
     RUNNING_ROOM,
+    SELF,
     SIZE,
     STATE,
     host_floats,
@@ -24,7 +30,7 @@ from rota.worlds.serving.kernels.layout import (
 )
 
 # Columns that change while a job is in the system; the others are looked up in a table of fixed columns.
-ATTAINED, REMAINING, GENERATED_TOKENS, PREFILLED_TOKENS, RUNNING_NOW, PREEMPTED = range(-6, 0)
+CACHED_HERE, ATTAINED, REMAINING, GENERATED_TOKENS, PREFILLED_TOKENS, RUNNING_NOW, PREEMPTED = range(-7, 0)
 
 
 @compiler.njit
@@ -41,6 +47,12 @@ def gather(state, codes, fixed, count, out):
                 out[c, i] = fixed[code, j]
                 continue
             r = max(job[HOST, j], 0)
+            if code == CACHED_HERE:
+                out[c, i] = job[CACHED, j]
+                if job[STATE, j] == QUEUED and hosts[r, PREFIX]:
+                    found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) >> 42
+                    out[c, i] = min(found * hosts[r, BLOCK_TOKENS], job[PROMPT, j])
+                continue
             tokens = generated(job, hosts[r], j)
             prefilled = job[PROMPT, j] if job[STATE, j] == DECODING else min(job[COMPUTED, j], job[PROMPT, j])
             if code == GENERATED_TOKENS:

@@ -1,41 +1,43 @@
 """Prefix caching as vLLM does it: physical blocks, a map from block hash to block, and one queue of free blocks.
 
 A block that nobody holds keeps its content until it is taken for something else; the least recently freed goes first, and of
-one request the last block first. A hash stands for the block and everything before it.
+one request the last block first. A hash stands for the block and everything before it. Other rules of eviction are in `eviction`,
+tiers below the cache in `tiers`.
 """
 
 import numpy as np
 
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
+from rota.worlds.serving.kernels.belief import tell
+from rota.worlds.serving.kernels.eviction import born, least, rest, used, wake
 from rota.worlds.serving.kernels.layout import (
     A_BLOCKS,
     A_ENDING,
     A_MAP_KEYS,
     A_MAP_VALUES,
-    A_PREFIX_IDS,
-    A_PREFIX_OFFSETS,
     A_SLOTS,
     A_TABLES,
+    ADMITTED,
     BASE,
     BLOCK_ROOM,
     BLOCK_TOKENS,
+    CACHE_CLOCK,
     COMPUTED,
     DECODES,
     DECODING,
+    EVICTION,
     FREE,
     FREE_HEAD,
     FREE_TAIL,
     HELD_BLOCKS,
     HOSTS,
-    JOBS,
     JOINED,
+    LOADED_AT,
+    LOADING,
+    LOADS_AT,
     MAP_ROOM,
-    OUTPUT,
-    PREFIX_ANSWERS,
-    PREFIX_COUNT,
-    PREFIX_TOKENS,
-    PROMPT,
+    NOW,
     REGISTERED,
     RUNNING_ROOM,
     SLOT,
@@ -44,13 +46,18 @@ from rota.worlds.serving.kernels.layout import (
     STEP,
     TABLE_ROOM,
     TARGET,
+    TIERS,
+    host_floats,
     host_ints,
+    job_floats,
     job_ints,
     whole_state,
 )
+from rota.worlds.serving.kernels.names import NOBODY, block_hash, find, forget
+from rota.worlds.serving.kernels.tiers import load, sink, tier_of
 
 HASH, HOLDERS, PREVIOUS, NEXT, BLOCK_FIELDS = range(5)
-NOBODY = -1
+FOUND_SHIFT, HERE_SHIFT, BLOCK_MASK = np.int64(42), np.int64(21), np.int64((1 << 21) - 1)
 
 
 @compiler.inner
@@ -61,63 +68,8 @@ def block_fields(state, r):
 
 
 @compiler.inner
-def block_hash(state, host, j, k):
-    """Identity of the k-th full block of a job: from the trace where that names it, otherwise its own."""
-    job = job_ints(state)
-    size, known = host[BLOCK_TOKENS], state[PREFIX_TOKENS]
-    named = job[PROMPT, j] + (job[OUTPUT, j] if state[PREFIX_ANSWERS] else 0)
-    if known > 0 and (k + 1) * size <= named:
-        offsets = ints_at(state[A_PREFIX_OFFSETS], 1, state[JOBS] + 1)[0]
-        ids = ints_at(state[A_PREFIX_IDS], 1, max(state[PREFIX_COUNT], 1))[0]
-        if known >= size:  # several blocks of the cache to one of the trace
-            share = known // size
-            position = offsets[j] + k // share
-            if position < offsets[j + 1]:
-                return ids[position] * share + k % share
-        else:  # a block of the cache is named by the last one of the trace in it
-            share = size // known
-            position = offsets[j] + (k + 1) * share - 1
-            if position < offsets[j + 1]:
-                return ids[position]
-    shares = max(1, known // size) if known > 0 else 1
-    return state[PREFIX_COUNT] * shares + j * state[TABLE_ROOM] + k
-
-
-@compiler.inner
-def home(key, room):
-    return (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & np.uint64(room - 1)
-
-
-@compiler.inner
-def find(keys, key):
-    """Position of a key in the map, or of the empty place where it belongs."""
-    room = len(keys)
-    position = np.int64(home(key, room))
-    while keys[position] != NOBODY and keys[position] != key:
-        position = (position + 1) & (room - 1)
-    return position
-
-
-@compiler.inner
-def forget(keys, values, key):
-    """Delete a key; those behind it move up, so that no tombstones are needed."""
-    room = len(keys)
-    hole = find(keys, key)
-    position = hole
-    while True:
-        position = (position + 1) & (room - 1)
-        if keys[position] == NOBODY:
-            break
-        wanted = np.int64(home(keys[position], room))
-        if ((position - wanted) & (room - 1)) >= ((position - hole) & (room - 1)):
-            keys[hole], values[hole] = keys[position], values[position]
-            hole = position
-    keys[hole] = NOBODY
-
-
-@compiler.inner
 def cached_blocks(state, r, j):
-    """How many leading blocks of a job are in the cache, and how many of those nobody holds.
+    """How many leading blocks of a job are in the cache or below, how many of those in the cache, and how many of these nobody holds.
 
     At least one token is always computed, so a prompt that is cached whole still misses its last block.
     """
@@ -125,15 +77,18 @@ def cached_blocks(state, r, j):
     keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
     values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
     fields = block_fields(state, r)
-    hits, idle = 0, 0
+    hits, here, idle = 0, 0, 0
     for k in range((job[TARGET, j] - 1) // host[BLOCK_TOKENS]):
-        position = find(keys, block_hash(state, host, j, k))
-        if keys[position] == NOBODY:
+        name = block_hash(state, host, j, k)
+        position = find(keys, name)
+        if keys[position] != NOBODY:
+            here += 1
+            if fields[HOLDERS, values[position]] == 0:
+                idle += 1
+        elif host[TIERS] == 0 or tier_of(state, r, name) < 0:
             break
         hits += 1
-        if fields[HOLDERS, values[position]] == 0:
-            idle += 1
-    return hits, idle
+    return hits, here, idle
 
 
 @compiler.inner
@@ -152,6 +107,64 @@ def unlink(host, fields, b):
 
 
 @compiler.inner
+def hold(state, r, b):
+    """A job holds a block that was found in the cache."""
+    host, fields = host_ints(state)[r], block_fields(state, r)
+    if fields[HOLDERS, b] == 0:
+        if host[EVICTION]:
+            wake(state, r, b)
+            host[FREE] -= 1
+        else:
+            unlink(host, fields, b)
+    fields[HOLDERS, b] += 1
+
+
+@compiler.inner
+def let_go(state, r, b):
+    """A job holds a block no more. It keeps its content until it is needed."""
+    host, fields = host_ints(state)[r], block_fields(state, r)
+    fields[HOLDERS, b] -= 1
+    if fields[HOLDERS, b] > 0:
+        return
+    host[FREE] += 1
+    if host[EVICTION] and fields[HASH, b] != NOBODY:
+        rest(state, r, b)
+        return
+    tail = host[FREE_TAIL]
+    fields[PREVIOUS, b], fields[NEXT, b] = tail, NOBODY
+    if tail == NOBODY:
+        host[FREE_HEAD] = b
+    else:
+        fields[NEXT, tail] = b
+    host[FREE_TAIL] = b
+
+
+@compiler.inner
+def take(state, r):
+    """A block for new content: the first of the queue, and by other rules, when that is empty, the one that they name."""
+    host, fields = host_ints(state)[r], block_fields(state, r)
+    b = host[FREE_HEAD]
+    if b != NOBODY:
+        unlink(host, fields, b)
+    else:
+        b = least(state, r)
+        wake(state, r, b)
+        host[FREE] -= 1
+    if fields[HASH, b] != NOBODY:
+        keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
+        values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
+        name = fields[HASH, b]
+        forget(keys, values, name)
+        fields[HASH, b] = NOBODY
+        if host[TIERS]:
+            sink(state, r, name)
+        else:
+            tell(state, r, name, 0)
+    fields[HOLDERS, b] = 1
+    return b
+
+
+@compiler.inner
 def table(state, r, j):
     """The blocks of a running job, in the order of its tokens."""
     tables = ints_at(state[A_TABLES], state[HOSTS] * state[RUNNING_ROOM], state[TABLE_ROOM])
@@ -167,15 +180,41 @@ def open_table(state, r, j, hits):
     job[SLOT, j] = slots[host[SLOTS_FREE]]
     keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
     values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
-    fields, blocks = block_fields(state, r), table(state, r, j)
+    blocks = table(state, r, j)
+    host[CACHE_CLOCK] += 1
+    job[ADMITTED, j] = host[CACHE_CLOCK]
+    gap = hits
     for k in range(hits):
-        b = values[find(keys, block_hash(state, host, j, k))]
-        if fields[HOLDERS, b] == 0:
-            unlink(host, fields, b)
-        fields[HOLDERS, b] += 1
-        blocks[k] = b
+        position = find(keys, block_hash(state, host, j, k))
+        if keys[position] == NOBODY:
+            gap = min(gap, k)
+            blocks[k] = NOBODY
+            continue
+        blocks[k] = values[position]
+        hold(state, r, blocks[k])
+        if host[EVICTION]:
+            used(state, r, blocks[k])
     job[HELD_BLOCKS, j] = hits
-    job[REGISTERED, j] = hits
+    job[REGISTERED, j] = gap
+    if gap < hits:
+        begin_loads(state, r, j, gap, hits)
+
+
+@compiler.inner
+def begin_loads(state, r, j, gap, hits):
+    """The blocks of a job that are not in the cache come from the tiers below. They can be found by others when all are there."""
+    job, host, clock, blocks = job_ints(state), host_ints(state)[r], host_floats(state)[r], table(state, r, j)
+    ends = clock[NOW]
+    for k in range(gap, hits):
+        if blocks[k] == NOBODY:
+            name = block_hash(state, host, j, k)
+            ends = max(ends, load(state, r, tier_of(state, r, name), name, clock[NOW]))
+    for k in range(gap, hits):  # only now, because what is taken goes down and may push out what is read
+        if blocks[k] == NOBODY:
+            blocks[k] = take(state, r)
+    job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
+    job_floats(state)[LOADED_AT, j] = ends
+    clock[LOADS_AT] = min(clock[LOADS_AT], ends)
 
 
 @compiler.inner
@@ -192,24 +231,18 @@ def register(state, r, j, tokens):
         if keys[position] == NOBODY:  # a second copy of a known block stays nameless
             keys[position], values[position] = key, blocks[k]
             fields[HASH, blocks[k]] = key
+            if host[EVICTION]:
+                born(state, r, blocks[k], job[ADMITTED, j], k)
+            tell(state, r, key, 1)
     job[REGISTERED, j] = max(job[REGISTERED, j], full)
 
 
 @compiler.inner
 def extend_table(state, r, j, wanted, tokens):
-    """Give a job blocks up to `wanted`, the least recently freed first, and name those that `tokens` tokens fill."""
-    job, host = job_ints(state), host_ints(state)[r]
-    fields, blocks = block_fields(state, r), table(state, r, j)
-    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
+    """Give a job blocks up to `wanted`, and name those that `tokens` tokens fill."""
+    job, blocks = job_ints(state), table(state, r, j)
     for k in range(job[HELD_BLOCKS, j], wanted):
-        b = host[FREE_HEAD]
-        unlink(host, fields, b)
-        if fields[HASH, b] != NOBODY:
-            forget(keys, values, fields[HASH, b])
-            fields[HASH, b] = NOBODY
-        fields[HOLDERS, b] = 1
-        blocks[k] = b
+        blocks[k] = take(state, r)
     job[HELD_BLOCKS, j] = max(wanted, job[HELD_BLOCKS, j])
     register(state, r, j, tokens)
 
@@ -230,21 +263,12 @@ def extend_decoders(state, r):
 def release_table(state, r, j):
     """A job lets go of its blocks, the last one first; they keep their content until they are needed."""
     job, host = job_ints(state), host_ints(state)[r]
-    fields, blocks = block_fields(state, r), table(state, r, j)
+    blocks = table(state, r, j)
     decoding = job[STATE, j] == DECODING
-    register(state, r, j, job[BASE, j] + host[STEP] - job[JOINED, j] if decoding else job[COMPUTED, j])
+    if job[STATE, j] != LOADING:  # what is on its way has no name yet
+        register(state, r, j, job[BASE, j] + host[STEP] - job[JOINED, j] if decoding else job[COMPUTED, j])
     for k in range(job[HELD_BLOCKS, j] - 1, -1, -1):
-        b = blocks[k]
-        fields[HOLDERS, b] -= 1
-        if fields[HOLDERS, b] == 0:
-            tail = host[FREE_TAIL]
-            fields[PREVIOUS, b], fields[NEXT, b] = tail, NOBODY
-            if tail == NOBODY:
-                host[FREE_HEAD] = b
-            else:
-                fields[NEXT, tail] = b
-            host[FREE_TAIL] = b
-            host[FREE] += 1
+        let_go(state, r, blocks[k])
     slots = ints_at(state[A_SLOTS], state[HOSTS], state[RUNNING_ROOM])[r]
     slots[host[SLOTS_FREE]] = job[SLOT, j]
     host[SLOTS_FREE] += 1
@@ -256,8 +280,8 @@ _SIGNATURE = "int64(int64, int64, int64, int64, int64)"
 
 @compiler.entry(_SIGNATURE)
 def cached_entry(address, r, j, _, __):
-    hits, idle = cached_blocks(whole_state(address), r, j)
-    return (hits << 32) | idle
+    hits, here, idle = cached_blocks(whole_state(address), r, j)
+    return (hits << FOUND_SHIFT) | (here << HERE_SHIFT) | idle
 
 
 @compiler.entry(_SIGNATURE)

@@ -8,6 +8,7 @@ from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.carrot import BestModel, Carrot
+from rota.worlds.serving.policies.continuum import Continuum, FixedTime
 from rota.worlds.serving.policies.dagor import Dagor
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
@@ -43,6 +44,7 @@ from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.policies.work_route import ReuseAndWork
 from rota.worlds.serving.pools import Pools
+from rota.worlds.serving.retain import Retain
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -82,6 +84,7 @@ ADMITS: dict[str, type[Admit]] = {
 }
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
+RETAINERS: dict[str, type[Retain]] = {"continuum": Continuum, "fixed_ttl": FixedTime}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
     "fastserve": SkipJoinFeedback,
