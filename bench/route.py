@@ -11,7 +11,6 @@ import contextlib
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from bench.route_others import free_port, started, wait_for
 from rota.kernel.streams import exponential
 
 BODY = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hello, how are you?"}]}'
@@ -66,7 +66,7 @@ class Engine(asyncio.Protocol):
             self._whole(b'{"object":"list","data":[{"id":"m","object":"model"}]}')
         elif path != b"/v1/chat/completions":
             self._whole(b"")
-        elif b'"stream": true' in body:
+        elif b'"stream":true' in body.replace(b" ", b""):
             head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
             self._transport.write(head + chunk(EVENT))
             self._timer = asyncio.get_running_loop().call_later(1 / self.rate, self._next, 1, time.perf_counter())
@@ -103,8 +103,8 @@ class Caller(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def ask(self, path: str, body: bytes, last: bytes) -> "asyncio.Future[None]":
-        self.last, self.tail, self.first_event, self.bytes = last, b"", 0.0, 0
+    def ask(self, path: str, body: bytes) -> "asyncio.Future[None]":
+        self.tail, self.first_event, self.left, self.seen = b"", 0.0, -1, 0
         self.end = self.loop.create_future()
         self.began = time.perf_counter()
         head = (
@@ -115,11 +115,18 @@ class Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
-        self.bytes += len(data)
         if not self.first_event and b"data: " in data:
             self.first_event = now
-        self.tail = (self.tail + data)[-2000:]
-        if self.end is not None and self.tail.endswith(self.last) and not self.end.done():
+        self.seen += len(data)
+        self.tail = (self.tail + data)[-3000:]
+        if self.left < 0 and (end := self.tail.find(b"\r\n\r\n")) >= 0:
+            head = self.tail[:end].lower()
+            mark = head.find(b"content-length:")
+            self.left = end + 4 + int(head[mark + 15 :].split(b"\r\n", 1)[0]) if mark >= 0 else 0
+            if not head.startswith(b"http/1.1 200"):
+                self.transport.abort()
+        whole = self.seen >= self.left if self.left else self.tail.endswith(b"0\r\n\r\n")
+        if self.left >= 0 and whole and self.end is not None and not self.end.done():
             self.finished = now
             self.end.set_result(None)
 
@@ -143,7 +150,7 @@ class Callers:
 
 async def stream(callers: Callers, found: list[float]) -> None:
     caller = await callers.take()
-    await caller.ask(callers.path, BODY, b"0\r\n\r\n")
+    await caller.ask(callers.path, BODY)
     found.append(caller.first_event - caller.began)
     callers.free.append(caller)
 
@@ -176,7 +183,7 @@ async def saturate(port: int, seconds: float, width: int, pid: int) -> tuple[flo
         nonlocal count
         caller = await callers.take()
         while time.perf_counter() < end:
-            await caller.ask(callers.path, SHORT, ANSWER[-20:])
+            await caller.ask(callers.path, SHORT)
             count += 1
 
     before, began = cpu(pid), time.perf_counter()
@@ -226,12 +233,6 @@ def percentile(values: list[float], share: float) -> float:
     return ranked[min(int(share * len(ranked)), len(ranked) - 1)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def serve_engine(port: int) -> None:
     server = await asyncio.get_running_loop().create_server(Engine, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
@@ -261,14 +262,6 @@ def processes(folder: Path, settings: dict[str, Any]) -> Any:
             each.wait(40)
 
 
-def wait_for(port: int) -> None:
-    for _ in range(600):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"nothing listens at {port}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=int, help="serve the engine at this port (used by the bench itself)")
@@ -278,6 +271,11 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="with a recording")
     parser.add_argument(
         "--against", action="append", default=[], metavar="NAME=PORT", help="another router, already running"
+    )
+    parser.add_argument(
+        "--others",
+        metavar="PYTHON",
+        help="a Python that has LiteLLM, SGLang's router or vLLM's router: start them beside ours",
     )
     parser.add_argument(
         "--soak", type=float, metavar="SECONDS", help="instead: memory under streams and clients that leave"
@@ -297,7 +295,8 @@ def main() -> None:
             if given.soak:
                 asyncio.run(soak(router, pid, given.rate, given.soak))
                 return
-            report(engine, router, pid, others, given.rate, given.seconds)
+            with started(Path(folder), given.others, engine) as found:
+                report(engine, router, pid, {**others, **found}, given.rate, given.seconds)
 
 
 def report(engine: int, router: int, pid: int, others: dict[str, int], rate: float, seconds: float) -> None:

@@ -162,6 +162,30 @@ def test_the_winner_is_applied_to_a_running_router(tmp_path: Path, capsys: pytes
     assert len(read(tmp_path / "replay.yaml").policies) == 2
 
 
+def test_a_running_router_is_replayed_under_the_policy_that_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path / "recording", requests=800)
+    file = tmp_path / "recording" / "part-000000000000.parquet"
+    frame = pl.read_parquet(file)
+    earlier = frame.with_columns(policy=pl.lit("random"), arrival=pl.col("arrival") - timedelta(hours=1))
+    earlier.write_parquet(tmp_path / "recording" / "part-000000000001.parquet")
+
+    async def run(folder: Path, **settings: Any) -> None:
+        folder.mkdir()
+        async with routed(folder, [Stub()], admin="admin.sock", policy={"place": "round_robin"}, **settings):
+            await asyncio.to_thread(
+                run_loop, folder / "admin.sock", ["least_work"], "e2e_mean", Shape(), None, 0.0, None, True
+            )
+
+    asyncio.run(run(tmp_path / "with", recording={"folder": "../recording"}))
+    said = json.loads(capsys.readouterr().out)
+    assert [row["recorded"] for row in said["league"] if row["policy"] == "round_robin"] == [True]
+    assert abs(said["replay_error"]["e2e_mean"]) < 0.05
+    with pytest.raises(InputError, match="that router records nothing"):
+        asyncio.run(run(tmp_path / "without"))
+
+
 def test_an_overloaded_backend_is_pointed_out(tmp_path: Path) -> None:
     record(tmp_path / "recording", rate=14.0)  # round robin gives the slowest engine more than it can do
     replay = read_replay(tmp_path / "recording", Shape())

@@ -150,7 +150,12 @@ def route(
 
 @app.command()
 def loop(
-    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="The folder that rota route recorded.")],
+    recording: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECORDING", help="The folder that rota route recorded, or the admin socket of a running router."
+        ),
+    ],
     policies: Annotated[str, typer.Option(help="Places to compare, with commas; module:Class too.")] = (
         "round_robin,random,power_of_two,least_outstanding,least_work"
     ),
