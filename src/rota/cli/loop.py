@@ -25,6 +25,7 @@ def run_loop(
     scenario: Path | None,
     as_json: bool,
     under: str | None = None,
+    follow: bool = True,
 ) -> None:
     """Replay, print the league, and with a socket apply the winner and compare. Raises InputError."""
     from rota.route.loop import apply, errors, league, since
@@ -32,7 +33,7 @@ def run_loop(
 
     if recording.is_socket():
         recording, under = _of_router(recording, under)
-    replay = read_replay(recording, shape, under)
+    replay = read_replay(recording, shape, under, follow)
     table = league(replay, policies, objective)
     recorded = next(row for row in table if row.recorded)
     seen = measured(replay.rows)

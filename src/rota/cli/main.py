@@ -161,6 +161,9 @@ def loop(
     ),
     objective: Annotated[str, typer.Option(help="The metric to rank by.")] = "ttft_p90",
     under: Annotated[str | None, typer.Option(help="Of a recording under several policies: replay this one's.")] = None,
+    fixed_arrivals: Annotated[
+        bool, typer.Option("--fixed-arrivals", help="Requests of a session do not wait for each other's answers.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Of the catalogue: rota list models.")] = "llama-3.1-8b",
     gpu: Annotated[str, typer.Option(help="Of the catalogue: rota list gpus.")] = "h100",
     kv_blocks: Annotated[int | None, typer.Option(help="Of each engine; as its metrics said when not given.")] = None,
@@ -179,7 +182,7 @@ def loop(
 
     shape = Shape(model=model, gpu=gpu, kv_blocks=kv_blocks, prefix_caching=prefix_caching)
     names = split(policies)
-    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json, under)
+    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json, under, not fixed_arrivals)
 
 
 app.command(name="fit-timing")(fit_timing)
