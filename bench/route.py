@@ -59,6 +59,9 @@ class Engine(asyncio.Protocol):
             if len(self._buffer) < end + 4 + size:
                 return
             body, self._buffer = self._buffer[end + 4 : end + 4 + size], self._buffer[end + 4 + size :]
+            if not head.partition(b"\r\n")[0].endswith(b"http/1.1"):  # some routers try HTTP/2 first
+                self._transport.close()
+                return
             self._answer(head.split(b" ", 2)[1], body)
 
     def _answer(self, path: bytes, body: bytes) -> None:
@@ -104,7 +107,7 @@ class Caller(asyncio.Protocol):
         self.transport = transport
 
     def ask(self, path: str, body: bytes) -> "asyncio.Future[None]":
-        self.tail, self.first_event, self.left, self.seen = b"", 0.0, -1, 0
+        self.start, self.tail, self.first_event, self.left, self.seen = b"", b"", 0.0, -1, 0
         self.end = self.loop.create_future()
         self.began = time.perf_counter()
         head = (
@@ -118,17 +121,24 @@ class Caller(asyncio.Protocol):
         if not self.first_event and b"data: " in data:
             self.first_event = now
         self.seen += len(data)
-        self.tail = (self.tail + data)[-3000:]
-        if self.left < 0 and (end := self.tail.find(b"\r\n\r\n")) >= 0:
-            head = self.tail[:end].lower()
-            mark = head.find(b"content-length:")
-            self.left = end + 4 + int(head[mark + 15 :].split(b"\r\n", 1)[0]) if mark >= 0 else 0
-            if not head.startswith(b"http/1.1 200"):
-                self.transport.abort()
+        self.tail = (self.tail + data)[-16:]
+        if self.left < 0:
+            self.start += data
+            if (end := self.start.find(b"\r\n\r\n")) >= 0 and not self._read_head(self.start[:end].lower(), end + 4):
+                return
         whole = self.seen >= self.left if self.left else self.tail.endswith(b"0\r\n\r\n")
         if self.left >= 0 and whole and self.end is not None and not self.end.done():
             self.finished = now
             self.end.set_result(None)
+
+    def _read_head(self, head: bytes, size: int) -> bool:
+        mark = head.find(b"content-length:")
+        self.left = size + int(head[mark + 15 :].split(b"\r\n", 1)[0]) if mark >= 0 else 0
+        if head.startswith(b"http/1.1 200") or self.end is None or self.end.done():
+            return True
+        self.end.set_exception(ConnectionError(self.start[:300].decode("utf-8", "replace")))
+        self.transport.abort()
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.end is not None and not self.end.done():
@@ -173,7 +183,7 @@ async def streams(ports: dict[str, int], rate: float, seconds: float) -> dict[st
     return found
 
 
-async def saturate(port: int, seconds: float, width: int, pid: int) -> tuple[float, float]:
+async def saturate(port: int, seconds: float, width: int, pid: int | None) -> tuple[float, float]:
     """Requests a second of `width` callers in a closed loop, and requests a CPU second of the process `pid`."""
     callers = Callers(port)
     end = time.perf_counter() + seconds
@@ -188,11 +198,13 @@ async def saturate(port: int, seconds: float, width: int, pid: int) -> tuple[flo
 
     before, began = cpu(pid), time.perf_counter()
     await asyncio.gather(*(one() for _ in range(width)))
-    return count / (time.perf_counter() - began), count / max(cpu(pid) - before, 1e-9)
+    return count / (time.perf_counter() - began), count / max(cpu(pid) - before, 0.01)
 
 
-def cpu(pid: int) -> float:
-    """CPU seconds of a process so far."""
+def cpu(pid: int | None) -> float:
+    """CPU seconds of a process so far; not a number where it is unknown."""
+    if pid is None:
+        return float("nan")
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -286,7 +298,7 @@ def main() -> None:
             asyncio.run(serve_engine(given.engine))
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    others = {name: int(port) for name, _, port in (each.partition("=") for each in given.against)}
+    others = {name: (int(port), None) for name, _, port in (each.partition("=") for each in given.against)}
     with tempfile.TemporaryDirectory() as folder:
         settings: dict[str, Any] = {"policy": {"place": given.place}}
         if given.record:
@@ -296,30 +308,44 @@ def main() -> None:
                 asyncio.run(soak(router, pid, given.rate, given.soak))
                 return
             with started(Path(folder), given.others, engine) as found:
-                report(engine, router, pid, {**others, **found}, given.rate, given.seconds)
+                report(engine, {"rota route": (router, pid), **others, **found}, given.rate, given.seconds)
 
 
-def report(engine: int, router: int, pid: int, others: dict[str, int], rate: float, seconds: float) -> None:
-    for name, port in {"rota route": router, **others}.items():
+async def refuses(port: int) -> str | None:
+    """Why a router does not serve a stream; it has half a minute to find its engine."""
+    why: str | None = None
+    for _ in range(60):
+        try:
+            await stream(Callers(port), [])
+            return None
+        except OSError as error:
+            why = " ".join(str(error).split())
+            await asyncio.sleep(0.5)
+    return why
+
+
+def report(engine: int, routers: dict[str, tuple[int, int | None]], rate: float, seconds: float) -> None:
+    """`routers`: port and, where it is known, process of each, ours first."""
+    print(f"load of the machine before: {', '.join(f'{each:.1f}' for each in os.getloadavg())}; {os.cpu_count()} cores")
+    for name, (port, pid) in list(routers.items()):
+        if (why := asyncio.run(refuses(port))) is not None:
+            print(f"{name}: does not serve, left out: {why}")
+            del routers[name]
+            continue
         before = cpu(pid)
         found = asyncio.run(streams({"direct": engine, name: port}, 2 * rate, seconds))
-        used = (cpu(pid) - before) / seconds if port == router else float("nan")
+        used = (cpu(pid) - before) / (rate * seconds)
         print(f"{name}: {rate:g} streams/s of {Engine.events} events at {Engine.rate:g}/s beside as many direct ones")
         for path, times in found.items():
-            points = "  ".join(f"p{p:g} {1000 * percentile(times, p / 100):7.2f} ms" for p in (50, 90, 99))
-            print(f"  first byte, {path:12} {points}  ({len(times)} streams)")
-        for p in (50, 99):
-            added = percentile(found[name], p / 100) - percentile(found["direct"], p / 100)
-            print(f"  added at p{p}: {1000 * added:.2f} ms")
-        print(f"  CPU of the router: {used:.2f} cores")
-    alone, _ = asyncio.run(saturate(engine, 5.0, 64, pid))
+            points = "  ".join(f"p{p:g} {1000 * percentile(times, p / 100):8.2f} ms" for p in (50, 90, 99))
+            print(f"  first byte, {path:16} {points}  ({len(times)} streams)")
+        added = [percentile(found[name], p / 100) - percentile(found["direct"], p / 100) for p in (50, 99)]
+        print(f"  added: p50 {1000 * added[0]:.2f} ms, p99 {1000 * added[1]:.2f} ms; CPU {1000 * used:.2f} ms a stream")
+    alone, _ = asyncio.run(saturate(engine, 5.0, 64, None))
     print(f"non-streaming, 64 callers: direct {alone:,.0f} requests/s")
-    for name, port in {"rota route": router, **others}.items():
+    for name, (port, pid) in routers.items():
         through, core = asyncio.run(saturate(port, 5.0, 64, pid))
-        print(
-            f"  {name}: {through:,.0f} requests/s"
-            + (f", {core:,.0f} a CPU second of the router" if port == router else "")
-        )
+        print(f"  {name:16} {through:8,.0f} requests/s, {core:8,.0f} a CPU second of the router")
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def listens(process: "subprocess.Popen[bytes]", port: int, seconds: float) -> bo
 
 
 @contextlib.contextmanager
-def started(folder: Path, python: str | None, engine: int) -> Iterator[dict[str, int]]:
-    """The ports of the others, by name; none without a Python to start them with."""
+def started(folder: Path, python: str | None, engine: int) -> Iterator[dict[str, tuple[int, int]]]:
+    """Port and process of the others, by name; none without a Python to start them with."""
     ports: dict[str, int] = {}
     running: dict[str, subprocess.Popen[bytes]] = {}
     environment = {**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
@@ -85,7 +85,7 @@ def started(folder: Path, python: str | None, engine: int) -> Iterator[dict[str,
                 said = (folder / f"{PACKAGES[name]}.log").read_text(errors="replace").strip().splitlines()
                 print(f"{name}: does not listen, left out: {said[-1] if said else 'it said nothing'}")
                 del ports[name]
-        yield ports
+        yield {name: (port, running[name].pid) for name, port in ports.items()}
     finally:
         for each in running.values():
             each.terminate()
