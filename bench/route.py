@@ -11,7 +11,6 @@ import contextlib
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from bench.route_others import free_port, started, wait_for
 from rota.kernel.streams import exponential
 
 BODY = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hello, how are you?"}]}'
@@ -59,6 +59,9 @@ class Engine(asyncio.Protocol):
             if len(self._buffer) < end + 4 + size:
                 return
             body, self._buffer = self._buffer[end + 4 : end + 4 + size], self._buffer[end + 4 + size :]
+            if not head.partition(b"\r\n")[0].endswith(b"http/1.1"):  # some routers try HTTP/2 first
+                self._transport.close()
+                return
             self._answer(head.split(b" ", 2)[1], body)
 
     def _answer(self, path: bytes, body: bytes) -> None:
@@ -66,7 +69,7 @@ class Engine(asyncio.Protocol):
             self._whole(b'{"object":"list","data":[{"id":"m","object":"model"}]}')
         elif path != b"/v1/chat/completions":
             self._whole(b"")
-        elif b'"stream": true' in body:
+        elif b'"stream":true' in body.replace(b" ", b""):
             head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
             self._transport.write(head + chunk(EVENT))
             self._timer = asyncio.get_running_loop().call_later(1 / self.rate, self._next, 1, time.perf_counter())
@@ -103,8 +106,8 @@ class Caller(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def ask(self, path: str, body: bytes, last: bytes) -> "asyncio.Future[None]":
-        self.last, self.tail, self.first_event, self.bytes = last, b"", 0.0, 0
+    def ask(self, path: str, body: bytes) -> "asyncio.Future[None]":
+        self.start, self.tail, self.first_event, self.left, self.seen = b"", b"", 0.0, -1, 0
         self.end = self.loop.create_future()
         self.began = time.perf_counter()
         head = (
@@ -115,13 +118,27 @@ class Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
-        self.bytes += len(data)
         if not self.first_event and b"data: " in data:
             self.first_event = now
-        self.tail = (self.tail + data)[-2000:]
-        if self.end is not None and self.tail.endswith(self.last) and not self.end.done():
+        self.seen += len(data)
+        self.tail = (self.tail + data)[-16:]
+        if self.left < 0:
+            self.start += data
+            if (end := self.start.find(b"\r\n\r\n")) >= 0 and not self._read_head(self.start[:end].lower(), end + 4):
+                return
+        whole = self.seen >= self.left if self.left else self.tail.endswith(b"0\r\n\r\n")
+        if self.left >= 0 and whole and self.end is not None and not self.end.done():
             self.finished = now
             self.end.set_result(None)
+
+    def _read_head(self, head: bytes, size: int) -> bool:
+        mark = head.find(b"content-length:")
+        self.left = size + int(head[mark + 15 :].split(b"\r\n", 1)[0]) if mark >= 0 else 0
+        if head.startswith(b"http/1.1 200") or self.end is None or self.end.done():
+            return True
+        self.end.set_exception(ConnectionError(self.start[:300].decode("utf-8", "replace")))
+        self.transport.abort()
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.end is not None and not self.end.done():
@@ -143,7 +160,7 @@ class Callers:
 
 async def stream(callers: Callers, found: list[float]) -> None:
     caller = await callers.take()
-    await caller.ask(callers.path, BODY, b"0\r\n\r\n")
+    await caller.ask(callers.path, BODY)
     found.append(caller.first_event - caller.began)
     callers.free.append(caller)
 
@@ -166,7 +183,7 @@ async def streams(ports: dict[str, int], rate: float, seconds: float) -> dict[st
     return found
 
 
-async def saturate(port: int, seconds: float, width: int, pid: int) -> tuple[float, float]:
+async def saturate(port: int, seconds: float, width: int, pid: int | None) -> tuple[float, float]:
     """Requests a second of `width` callers in a closed loop, and requests a CPU second of the process `pid`."""
     callers = Callers(port)
     end = time.perf_counter() + seconds
@@ -176,16 +193,18 @@ async def saturate(port: int, seconds: float, width: int, pid: int) -> tuple[flo
         nonlocal count
         caller = await callers.take()
         while time.perf_counter() < end:
-            await caller.ask(callers.path, SHORT, ANSWER[-20:])
+            await caller.ask(callers.path, SHORT)
             count += 1
 
     before, began = cpu(pid), time.perf_counter()
     await asyncio.gather(*(one() for _ in range(width)))
-    return count / (time.perf_counter() - began), count / max(cpu(pid) - before, 1e-9)
+    return count / (time.perf_counter() - began), count / max(cpu(pid) - before, 0.01)
 
 
-def cpu(pid: int) -> float:
-    """CPU seconds of a process so far."""
+def cpu(pid: int | None) -> float:
+    """CPU seconds of a process so far; not a number where it is unknown."""
+    if pid is None:
+        return float("nan")
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -226,12 +245,6 @@ def percentile(values: list[float], share: float) -> float:
     return ranked[min(int(share * len(ranked)), len(ranked) - 1)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def serve_engine(port: int) -> None:
     server = await asyncio.get_running_loop().create_server(Engine, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
@@ -261,14 +274,6 @@ def processes(folder: Path, settings: dict[str, Any]) -> Any:
             each.wait(40)
 
 
-def wait_for(port: int) -> None:
-    for _ in range(600):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"nothing listens at {port}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=int, help="serve the engine at this port (used by the bench itself)")
@@ -280,6 +285,11 @@ def main() -> None:
         "--against", action="append", default=[], metavar="NAME=PORT", help="another router, already running"
     )
     parser.add_argument(
+        "--others",
+        metavar="PYTHON",
+        help="a Python that has LiteLLM, SGLang's router or vLLM's router: start them beside ours",
+    )
+    parser.add_argument(
         "--soak", type=float, metavar="SECONDS", help="instead: memory under streams and clients that leave"
     )
     given = parser.parse_args()
@@ -288,7 +298,7 @@ def main() -> None:
             asyncio.run(serve_engine(given.engine))
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    others = {name: int(port) for name, _, port in (each.partition("=") for each in given.against)}
+    others = {name: (int(port), None) for name, _, port in (each.partition("=") for each in given.against)}
     with tempfile.TemporaryDirectory() as folder:
         settings: dict[str, Any] = {"policy": {"place": given.place}}
         if given.record:
@@ -297,30 +307,45 @@ def main() -> None:
             if given.soak:
                 asyncio.run(soak(router, pid, given.rate, given.soak))
                 return
-            report(engine, router, pid, others, given.rate, given.seconds)
+            with started(Path(folder), given.others, engine) as found:
+                report(engine, {"rota route": (router, pid), **others, **found}, given.rate, given.seconds)
 
 
-def report(engine: int, router: int, pid: int, others: dict[str, int], rate: float, seconds: float) -> None:
-    for name, port in {"rota route": router, **others}.items():
+async def refuses(port: int) -> str | None:
+    """Why a router does not serve a stream; it has half a minute to find its engine."""
+    why: str | None = None
+    for _ in range(60):
+        try:
+            await stream(Callers(port), [])
+            return None
+        except OSError as error:
+            why = " ".join(str(error).split())
+            await asyncio.sleep(0.5)
+    return why
+
+
+def report(engine: int, routers: dict[str, tuple[int, int | None]], rate: float, seconds: float) -> None:
+    """`routers`: port and, where it is known, process of each, ours first."""
+    print(f"load of the machine before: {', '.join(f'{each:.1f}' for each in os.getloadavg())}; {os.cpu_count()} cores")
+    for name, (port, pid) in list(routers.items()):
+        if (why := asyncio.run(refuses(port))) is not None:
+            print(f"{name}: does not serve, left out: {why}")
+            del routers[name]
+            continue
         before = cpu(pid)
         found = asyncio.run(streams({"direct": engine, name: port}, 2 * rate, seconds))
-        used = (cpu(pid) - before) / seconds if port == router else float("nan")
+        used = (cpu(pid) - before) / (rate * seconds)
         print(f"{name}: {rate:g} streams/s of {Engine.events} events at {Engine.rate:g}/s beside as many direct ones")
         for path, times in found.items():
-            points = "  ".join(f"p{p:g} {1000 * percentile(times, p / 100):7.2f} ms" for p in (50, 90, 99))
-            print(f"  first byte, {path:12} {points}  ({len(times)} streams)")
-        for p in (50, 99):
-            added = percentile(found[name], p / 100) - percentile(found["direct"], p / 100)
-            print(f"  added at p{p}: {1000 * added:.2f} ms")
-        print(f"  CPU of the router: {used:.2f} cores")
-    alone, _ = asyncio.run(saturate(engine, 5.0, 64, pid))
+            points = "  ".join(f"p{p:g} {1000 * percentile(times, p / 100):8.2f} ms" for p in (50, 90, 99))
+            print(f"  first byte, {path:16} {points}  ({len(times)} streams)")
+        added = [percentile(found[name], p / 100) - percentile(found["direct"], p / 100) for p in (50, 99)]
+        print(f"  added: p50 {1000 * added[0]:.2f} ms, p99 {1000 * added[1]:.2f} ms; CPU {1000 * used:.2f} ms a stream")
+    alone, _ = asyncio.run(saturate(engine, 5.0, 64, None))
     print(f"non-streaming, 64 callers: direct {alone:,.0f} requests/s")
-    for name, port in {"rota route": router, **others}.items():
+    for name, (port, pid) in routers.items():
         through, core = asyncio.run(saturate(port, 5.0, 64, pid))
-        print(
-            f"  {name}: {through:,.0f} requests/s"
-            + (f", {core:,.0f} a CPU second of the router" if port == router else "")
-        )
+        print(f"  {name:16} {through:8,.0f} requests/s, {core:8,.0f} a CPU second of the router")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from bench.route import free_port, memory, wait_for
+from bench.route import memory
+from bench.route_others import free_port, wait_for
 from rota.kernel.streams import uniform
 from rota.worlds.serving.recording import rows
 

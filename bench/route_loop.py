@@ -21,7 +21,7 @@ import aiohttp
 import numpy as np
 import yaml
 
-from bench.route import free_port, wait_for
+from bench.route_others import free_port, wait_for
 from rota.kernel.streams import exponential, normal, uniform
 from rota.route.admin import ask
 from rota.route.loop import errors, league, rates, since

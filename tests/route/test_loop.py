@@ -45,6 +45,10 @@ def truth(policy: str, requests: int = 2500, rate: float = 8.0) -> tuple[dict[st
 
 def record(folder: Path, policy: str = "round_robin", **options: Any) -> None:
     rows, _ = truth(policy, **options)
+    write_recording(folder, policy, rows, [-1] * len(rows["job"]))
+
+
+def write_recording(folder: Path, policy: str, rows: dict[str, Any], session: Any) -> None:
     count = len(rows["job"])
     start = datetime(2025, 1, 1, tzinfo=UTC)
     folder.mkdir()
@@ -59,7 +63,7 @@ def record(folder: Path, policy: str = "round_robin", **options: Any) -> None:
             "cached_tokens": pl.Series([None] * count, dtype=pl.Int64),
             "predicted_tokens": rows["output_tokens"].astype(float),
             "tenant": [""] * count,
-            "session": [-1] * count,
+            "session": session,
             "priority": [0] * count,
             **{f"{name}_limit": pl.Series([None] * count, dtype=pl.Float64) for name in ("ttft", "tpot", "e2e")},
             "stream": [True] * count,
@@ -103,6 +107,42 @@ def test_several_policies_or_wrong_names_are_mistakes(tmp_path: Path) -> None:
     frame.with_columns(policy=pl.Series(mixed)).write_parquet(file)
     with pytest.raises(InputError, match=r"recorded under 2 policies \(x, y\); choose one with --under"):
         league(read_replay(tmp_path / "recording", Shape()), ["round_robin"], "ttft_p90")
+
+
+def chains(policy: str) -> tuple[dict[str, Any], dict[str, float], Any]:
+    """Conversations whose next request waits for the last answer, on the engines of `truth`."""
+    fleet = [
+        {"model": "llama-3.1-8b", "gpu": "h100", "timing": {"linear": {key: value / speed for key, value in BASE.items()}}}
+        for speed in SPEEDS
+    ]  # fmt: skip
+    programs = {"kind": "chain", "count": 250, "rate": 1.3, "calls": 8, "delay": 1.0, "output": 200.0}
+    made = parse(
+        {
+            "world": "serving",
+            "workload": {"programs": programs},
+            "fleet": fleet,
+            "information": {"output_tokens": {"predicted": {"error": 0.5}}},
+            "policies": [{"name": policy, "route": policy}],
+        },
+        Path(),
+    )
+    work = made.world.workload(made.case, 0)
+    result = made.world.run(made.case, work, made.policies[0], 0)
+    return dict(result.outcomes), result.metrics, work
+
+
+def test_requests_that_wait_for_answers_wait_in_the_replay(tmp_path: Path) -> None:
+    rows, _, work = chains("round_robin")
+    write_recording(tmp_path / "recording", "round_robin", rows, work.session[rows["job"]])
+    following = league(read_replay(tmp_path / "recording", Shape()), ["least_work"], "ttft_p90")
+    fixed = league(read_replay(tmp_path / "recording", Shape(), follow=False), ["least_work"], "ttft_p90")
+    off = {}
+    for how, table in (("following", following), ("fixed", fixed)):
+        assert table[0].policy == "least_work"
+        _, really, _ = chains("least_work")
+        off[how] = max(abs(table[0].metrics[name] / really[name] - 1) for name in ("ttft_mean", "e2e_mean"))
+    assert off["following"] < 0.05
+    assert off["following"] < off["fixed"]
 
 
 def test_one_of_several_recorded_policies_is_replayed(tmp_path: Path) -> None:
@@ -160,6 +200,30 @@ def test_the_winner_is_applied_to_a_running_router(tmp_path: Path, capsys: pytes
     from rota.study.scenario import read
 
     assert len(read(tmp_path / "replay.yaml").policies) == 2
+
+
+def test_a_running_router_is_replayed_under_the_policy_that_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path / "recording", requests=800)
+    file = tmp_path / "recording" / "part-000000000000.parquet"
+    frame = pl.read_parquet(file)
+    earlier = frame.with_columns(policy=pl.lit("random"), arrival=pl.col("arrival") - timedelta(hours=1))
+    earlier.write_parquet(tmp_path / "recording" / "part-000000000001.parquet")
+
+    async def run(folder: Path, **settings: Any) -> None:
+        folder.mkdir()
+        async with routed(folder, [Stub()], admin="admin.sock", policy={"place": "round_robin"}, **settings):
+            await asyncio.to_thread(
+                run_loop, folder / "admin.sock", ["least_work"], "e2e_mean", Shape(), None, 0.0, None, True
+            )
+
+    asyncio.run(run(tmp_path / "with", recording={"folder": "../recording"}))
+    said = json.loads(capsys.readouterr().out)
+    assert [row["recorded"] for row in said["league"] if row["policy"] == "round_robin"] == [True]
+    assert abs(said["replay_error"]["e2e_mean"]) < 0.05
+    with pytest.raises(InputError, match="that router records nothing"):
+        asyncio.run(run(tmp_path / "without"))
 
 
 def test_an_overloaded_backend_is_pointed_out(tmp_path: Path) -> None:

@@ -155,8 +155,8 @@ def test_every_page_is_described_and_every_description_is_a_page(tmp_path: Path)
             for path in sorted(described - {"/events"}):
                 async with setup.client.get(setup.url + path.replace("{model}", "org%2Fm")) as answer:
                     assert answer.status == 200
-                    [kind] = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]
-                    assert answer.content_type == kind
+                    content = DOCUMENT["paths"][path]["get"]["responses"]["200"].get("content")
+                    assert [answer.content_type] == list(content) if content else not await answer.read()
             async with setup.client.get(setup.url + "/openapi.json") as answer:
                 assert await answer.json() == DOCUMENT
             for model, status in (("org/m", 200), ("org%2Fm", 200), ("m", 404), ("m%20m", 404)):

@@ -6,7 +6,9 @@ import signal
 import socket
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from rota.route.record import Recorder
 from rota.route.settings import Recording, TenantSettings
 from rota.route.tenants import Tenant
 from rota.worlds.serving.read import read_trace
-from rota.worlds.serving.recording import files, rows
+from rota.worlds.serving.recording import conversations, files, rows
 from tests.route.stub import QUICK, Stub, routed, until
 from tests.route.test_proxy import CHAT, STREAM, chat
 
@@ -211,3 +213,23 @@ def test_a_kill_loses_only_what_was_not_flushed(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert len(read_trace(tmp_path / "r")) == 5
+
+
+def test_who_waited_for_whom() -> None:
+    """A plan; two searches beside each other; a summary of both; something beside it; and a stranger without a session."""
+    #        plan  search search alone summary beside
+    times = [(0.0, 2.0), (3.0, 4.0), (3.5, 9.0), (5.0, 1.0), (13.0, 3.0), (14.0, 1.0)]
+    session = [7, 7, 7, -1, 7, 7]
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    served = pl.DataFrame(
+        {
+            "arrival": [start + timedelta(seconds=arrival) for arrival, _ in times],
+            "finish": [seconds for _, seconds in times],
+            "session": session,
+        }
+    )
+    found = conversations(served)
+    waited = [found.parents[a:b].tolist() for a, b in pairwise(found.offsets.tolist())]
+    assert waited == [[], [0], [0], [], [1, 2], [1, 2]]
+    assert found.delay.tolist() == pytest.approx([0.0, 1.0, 1.5, 0.0, 0.5, 1.5])
+    assert found.program.tolist() == [0, 0, 0, 1, 0, 0]

@@ -141,6 +141,37 @@ def test_head_and_options_and_other_methods(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+class Bare(asyncio.Protocol):
+    """An engine whose answers have as few headers as can be."""
+
+    alive = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        Bare.alive += 1
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        Bare.alive -= 1
+
+
+def test_the_library_is_not_named_where_the_engine_names_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        engine = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}"
+        backends = [{"name": "a", "url": url, "models": ["m"], "metrics": None}]
+        async with routed(tmp_path, [], backends=backends) as setup, chat(setup) as answer:
+            assert (answer.status, await answer.read()) == (200, b"{}")
+            assert answer.headers["Server"] == "rota"
+        engine.close()
+        await until(lambda: Bare.alive == 0)
+
+    asyncio.run(run())
+
+
 def test_headers_of_all_kinds_pass_unchanged(tmp_path: Path) -> None:
     async def run() -> None:
         stub = Stub(extra={"X-Answer": "gr\u00fc\u00dfe"})

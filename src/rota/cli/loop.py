@@ -25,12 +25,15 @@ def run_loop(
     scenario: Path | None,
     as_json: bool,
     under: str | None = None,
+    follow: bool = True,
 ) -> None:
     """Replay, print the league, and with a socket apply the winner and compare. Raises InputError."""
     from rota.route.loop import apply, errors, league, since
     from rota.route.replay import measured, read_replay
 
-    replay = read_replay(recording, shape, under)
+    if recording.is_socket():
+        recording, under = _of_router(recording, under)
+    replay = read_replay(recording, shape, under, follow)
     table = league(replay, policies, objective)
     recorded = next(row for row in table if row.recorded)
     seen = measured(replay.rows)
@@ -73,6 +76,16 @@ def run_loop(
                 _compare(best, after, seen, objective)
     if as_json:
         print(json.dumps(document))
+
+
+def _of_router(socket: Path, under: str | None) -> tuple[Path, str | None]:
+    """Where a running router records, and the policy that it runs. Raises InputError where it records nothing."""
+    from rota.route.admin import ask
+
+    said = ask(socket, {"do": "status"})
+    if said["recording"] is None:
+        raise InputError(f"{socket}: that router records nothing; give it recording: {{folder: recording}}")
+    return Path(said["recording"]), under or str(said["status"]["policy"])
 
 
 def _write_scenario(path: Path, document: Mapping[str, object], table: "Sequence[Row]") -> None:

@@ -150,12 +150,20 @@ def route(
 
 @app.command()
 def loop(
-    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="The folder that rota route recorded.")],
+    recording: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECORDING", help="The folder that rota route recorded, or the admin socket of a running router."
+        ),
+    ],
     policies: Annotated[str, typer.Option(help="Places to compare, with commas; module:Class too.")] = (
         "round_robin,random,power_of_two,least_outstanding,least_work"
     ),
     objective: Annotated[str, typer.Option(help="The metric to rank by.")] = "ttft_p90",
     under: Annotated[str | None, typer.Option(help="Of a recording under several policies: replay this one's.")] = None,
+    fixed_arrivals: Annotated[
+        bool, typer.Option("--fixed-arrivals", help="Requests of a session do not wait for each other's answers.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Of the catalogue: rota list models.")] = "llama-3.1-8b",
     gpu: Annotated[str, typer.Option(help="Of the catalogue: rota list gpus.")] = "h100",
     kv_blocks: Annotated[int | None, typer.Option(help="Of each engine; as its metrics said when not given.")] = None,
@@ -174,7 +182,7 @@ def loop(
 
     shape = Shape(model=model, gpu=gpu, kv_blocks=kv_blocks, prefix_caching=prefix_caching)
     names = split(policies)
-    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json, under)
+    run_loop(recording, names, objective, shape, apply, watch, scenario, as_json, under, not fixed_arrivals)
 
 
 app.command(name="fit-timing")(fit_timing)

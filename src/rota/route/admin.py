@@ -78,7 +78,9 @@ class Admin:
     def _do(self, asked: dict[str, Any]) -> dict[str, Any]:
         verb, running = asked.get("do"), self._running
         if verb == "status":
-            return {"status": picture(running.router)}
+            recorder = running.router.recorder
+            recording = None if recorder is None else str(recorder.folder.resolve())
+            return {"status": picture(running.router), "recording": recording}
         if verb == "drain":
             self._draining = asyncio.create_task(running.drain())
             return {}

@@ -62,13 +62,16 @@ def response_headers(headers: Iterable[tuple[str, str]], framed: bool) -> list[t
     for name, value in headers:
         if name.lower() == "connection":
             named.update(option.strip().lower() for option in value.split(","))
-    return [
+    kept = [
         (name, value)
         for name, value in headers
         if (lower := name.lower()) not in _NOT_BACK
         and lower not in named
         and not (framed and lower == "content-length")
     ]
+    if not any(name.lower() == "server" for name, _ in kept):
+        kept.append(("Server", "rota"))  # or the library would say its name and version
+    return kept
 
 
 def path_of(target: str) -> str:

@@ -30,7 +30,10 @@ _ERROR: dict[str, Any] = {
                 "message": {"type": "string"},
                 "type": {"type": "string"},
                 "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
+                "code": {
+                    "type": ["string", "integer", "null"],
+                    "description": "an integer only where an engine says so",
+                },
             },
         }
     },
@@ -69,8 +72,8 @@ def _refusal(text: str) -> dict[str, Any]:
     }
 
 
-def _page(text: str, kind: str, **refusals: str) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": {"description": text, "content": {kind: {}}}}
+def _page(text: str, kind: str | None, **refusals: str) -> dict[str, Any]:
+    responses: dict[str, Any] = {"200": {"description": text, **({"content": {kind: {}}} if kind is not None else {})}}
     responses |= {status[1:]: _refusal(why) for status, why in refusals.items()}
     return {"get": {"summary": text, "responses": responses}}
 
@@ -114,8 +117,8 @@ def description() -> dict[str, Any]:
             **{path: _served(path) for path in _PROMPTS},
             "/v1/models": _page("all models of the backends that are up", "application/json", **who),
             "/v1/models/{model}": model,
-            "/health": _page("the router lives", "application/octet-stream"),
-            "/ready": _page("a backend is up", "application/octet-stream", _503=_ERRORS["503"]),
+            "/health": _page("the router lives", None),
+            "/ready": _page("a backend is up", None, _503=_ERRORS["503"]),
             "/metrics": _page("figures in Prometheus' text format", "text/plain", _404="switched off"),
             "/": _page("the dashboard", "text/html", _404="switched off"),
             "/events": _page("what the dashboard shows, every second", "text/event-stream", _404="switched off"),

@@ -63,28 +63,37 @@ class Replay:
         return parse({**self.document, "policies": policies}, self.folder.parent)
 
 
-def read_replay(folder: Path, shape: Shape, under: str | None = None) -> Replay:
+def read_replay(folder: Path, shape: Shape, under: str | None = None, follow: bool = True) -> Replay:
     """Fit, calibrate and describe. Raises InputError where the recording does not suffice.
 
     Args:
         under: The place policy whose requests are replayed, where the recording has several.
+        follow: Requests of a session wait for answers, as they did; otherwise they come when they came.
     """
     every = rows(folder)
     if under is not None:
         every = under_policy(every, under, folder.name)
     sizes = _sizes(folder)
-    fits = fit_recording(every)
+    fits = _as_in_the_router(fit_recording(every), sizes)
     done = {name: calibrate(every, name, fit, _group(name, fit, sizes, shape)) for name, fit in fits.items()}
     fitted = {name: fit for name, (fit, _) in done.items()}
     document = {
         "world": "serving",
         "name": f"replay of {folder.name}",
-        "workload": {"trace": folder.name} | ({"under": under} if under is not None else {}),
+        "workload": {"trace": folder.name, **({"under": under} if under is not None else {}), "follow": follow},
         "fleet": [_group(name, fit, sizes, shape) for name, fit in fitted.items()],
         "information": {"output_tokens": {"predicted": {"error": round(spread(every), 3)}}},
         "seeds": 1,
     }
     return Replay(folder.resolve(), every, fitted, {name: off for name, (_, off) in done.items()}, document)
+
+
+def _as_in_the_router(fits: dict[str, Fit], sizes: Mapping[str, Any]) -> dict[str, Fit]:
+    """Backends in the router's order, because turns and ties go by it."""
+    return {
+        name: fits[name]
+        for name in sorted(fits, key=lambda name: list(sizes).index(name) if name in sizes else len(sizes))
+    }
 
 
 def _sizes(folder: Path) -> dict[str, dict[str, Any]]:

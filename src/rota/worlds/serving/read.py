@@ -129,6 +129,7 @@ def read_trace(
     on_zero: Literal["error", "drop", "one"] = "error",
     origin: Literal["auto", "keep", "first"] = "auto",
     under: str | None = None,
+    follow: bool = False,
 ) -> Workload:
     """Read a request trace.
 
@@ -145,6 +146,7 @@ def read_trace(
         origin: "first" counts arrivals from the earliest one, "keep" leaves numbers as they are, "auto" is "first" for
             wall-clock times only.
         under: of a recording, the place policy whose requests are meant.
+        follow: of a recording, requests of a session come as long after the answers that they had waited for as they did.
 
     Returns:
         The workload, sorted by arrival (stably), with notices on what was changed.
@@ -160,11 +162,12 @@ def read_trace(
             raise InputError(f"{path}: columns: unknown role '{role}'{nearest(role, ROLES)}")
     left_out: tuple[str, ...] = ()
     if Path(path).is_dir():
-        from rota.worlds.serving.recording import open_recording
+        from rota.worlds.serving.recording import conversations, open_recording
 
         table, left_out = open_recording(Path(path), under)
-    elif under is not None:
-        raise InputError(f"{path}: is no folder of a recording; 'under' chooses one of a recording's policies")
+    elif under is not None or follow:
+        name = "under" if under is not None else "follow"
+        raise InputError(f"{path}: is no folder of a recording; leave out '{name}', which is about recordings")
     else:
         table = open_table(Path(path))
     chosen = FORMATS[_choose(table, columns or {}, format)]
@@ -173,6 +176,8 @@ def read_trace(
         _only_ones(table, chosen.single)
     unit = arrival_unit or (chosen.unit if mapping.get("arrival") == chosen.columns.get("arrival") else "s")
     work = _workload(table, mapping, unit, block_tokens or blocks, on_zero, origin)
+    if follow:
+        work = replace(work, programs=conversations(table.frame))
     return replace(work, notices=(*left_out, *work.notices)) if left_out else work
 
 

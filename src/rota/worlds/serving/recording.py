@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rota.kernel.errors import InputError, nearest
 from rota.kernel.reading.tables import Table
+from rota.worlds.serving.model import Programs
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 _WHOLE = re.compile(r"requests-(\d+)-(\d+)\.parquet")
@@ -76,3 +79,43 @@ def open_recording(folder: Path, under: str | None = None) -> tuple[Table, tuple
         served = served.drop(sizes)
         notices.append(f"{folder.name}: prompt blocks are left out, because their size changed ({', '.join(sizes)})")
     return Table(str(folder), served, lambda row: f"request {row + 1}"), tuple(notices)
+
+
+def conversations(served: pl.DataFrame) -> Programs:
+    """Who waited for whom: a request of a session came so long after the answers that it followed, under any scheduler.
+
+    It is not said on the wire, so a request is believed to have waited for those of its session that had ended when it came and that none of the others
+    of these had waited for. Requests without a session, and those that came before any answer of theirs had ended, come when they came.
+
+    Args:
+        served: Rows of a recording, sorted by arrival.
+    """
+    arrival = served["arrival"].dt.epoch("us").to_numpy() / 1e6
+    end = arrival + served["finish"].to_numpy()
+    session = served["session"].fill_null(-1).to_numpy() if "session" in served.columns else np.full(len(served), -1)
+    members: dict[int, list[int]] = {}
+    waited: list[list[int]] = []
+    program = np.empty(len(served), np.int64)
+    programs = 0
+    for row, name in enumerate(session.tolist()):
+        before = members.setdefault(name, []) if name >= 0 else []
+        program[row] = program[before[0]] if before else programs
+        programs += not before
+        done = [each for each in before if end[each] <= arrival[row]]
+        passed = {parent for each in done for parent in waited[each]}
+        waited.append([each for each in done if each not in passed])
+        before.append(row)
+    return Programs(program, *_lists(waited), _delays(waited, arrival, end))
+
+
+def _lists(waited: list[list[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    offsets = np.concatenate(([0], np.cumsum([len(row) for row in waited]))).astype(np.int64)
+    return offsets, np.array([each for row in waited for each in row], np.int64)
+
+
+def _delays(
+    waited: list[list[int]], arrival: npt.NDArray[np.float64], end: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    return np.array(
+        [arrival[k] - max(end[each] for each in row) if row else 0.0 for k, row in enumerate(waited)], np.float64
+    )

@@ -39,6 +39,7 @@ class WorkloadSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     origin: Literal["auto", "keep", "first"] = "auto"
     first: Positive | None = None  # only so many requests
     under: str | None = None  # of a recording of rota route: only what came while this place policy decided
+    follow: bool = False  # of a recording: requests of a session come so long after the answers that they waited for
     generate: Any = None
     programs: ProgramSpec | None = None  # drawn calls that wait for one another
     arrivals: Any = "replay"
@@ -242,7 +243,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         raise InputError(
             "workload: give one of trace: FILE, generate: {kind: chat, ...} and programs: {kind: chain, ...}"
         )
-    own = workload.programs is not None or workload.format == "programs"
+    own = workload.programs is not None or workload.format == "programs" or workload.follow
     if own and not isinstance(parse_arrivals(workload.arrivals), Replay):
         raise InputError("workload.arrivals: programs make their own arrivals; leave it out")
     if own and workload.first is not None:

@@ -140,6 +140,7 @@ class Serving:
                 block_tokens=section.block_tokens,
                 on_zero=section.on_zero,
                 under=section.under,
+                follow=section.follow,
                 origin=section.origin,
             )
         if section.first is not None:
