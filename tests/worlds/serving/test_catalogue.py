@@ -20,6 +20,7 @@ from rota.worlds.serving.catalogue import GIB, gpu, gpus, kv_blocks, kv_bytes_pe
         ("qwen3-30b-a3b", 30.53),
         ("mixtral-8x7b", 46.70),
         ("deepseek-v3", 671.03),
+        ("deepseek-v2-lite", 15.7),
         ("opt-13b", 12.85),
         ("opt-66b", 65.72),
     ],

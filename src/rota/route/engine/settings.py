@@ -114,7 +114,7 @@ def resolve(settings: Settings, folder: Path | None = None) -> Plan:
         raise InputError("batch: must derive from rota.worlds.serving.batching.Batcher")
     shape = BatcherEngine(blocks, settings.block_tokens, settings.max_running, settings.max_batched_tokens, context)
     rules = batcher.rules(shape)
-    if not rules.plain:
+    if not rules.plain or batcher.advises:
         raise InputError(
             f"batch: {settings.batch} works in the simulated fleet only; an engine can be one of {', '.join(ENGINE_BATCHERS)}"
         )

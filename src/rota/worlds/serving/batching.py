@@ -114,6 +114,7 @@ class Batcher(Allot):
     reads = ("wanted", "decoding")
     foresees: ClassVar[bool] = False  # it works with predicted lengths
     packs: ClassVar[bool] = False  # it says itself who goes first
+    advises: ClassVar[bool] = False  # it works with the timing of the replica
     displaces: ClassVar[bool] = True  # an order may displace what runs
 
     def rules(self, engine: Engine) -> BatchRules:

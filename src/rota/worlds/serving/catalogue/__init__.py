@@ -72,7 +72,8 @@ class Model:
         """Weights of the attention projections of one layer."""
         if not self.kv_rank:
             return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        query = self.query_rank * (self.hidden + self.heads * (self.head_dim + self.rope_dim))
+        wide = self.heads * (self.head_dim + self.rope_dim)
+        query = self.query_rank * (self.hidden + wide) if self.query_rank else self.hidden * wide
         compressed = self.hidden * (self.kv_rank + self.rope_dim)
         expanded = self.kv_rank * self.heads * (self.head_dim + self.value_dim)
         return query + compressed + expanded + self.heads * self.value_dim * self.hidden

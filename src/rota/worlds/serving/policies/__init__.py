@@ -6,6 +6,7 @@ from rota.worlds.serving.batching import Batcher
 from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
+from rota.worlds.serving.policies.bca import BatchSizeAdvisor
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.carrot import BestModel, Carrot
 from rota.worlds.serving.policies.continuum import Continuum, FixedTime
@@ -57,6 +58,7 @@ BATCHERS: dict[str, type[Batcher]] = {
     "s3": S3,
     "layered_prefill": LayeredPrefill,
     "semi_pd": SemiPD,
+    "bca": BatchSizeAdvisor,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,

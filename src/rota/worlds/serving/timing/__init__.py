@@ -4,7 +4,7 @@
 
 ==================================================  ===============================================================
 ``roofline`` (default)                              from the data sheets, see `roofline`
-``{roofline: {...}}``                               the same with other efficiency factors
+``{roofline: {...}}``                               the same with other efficiency factors, `overlap`, `experts`
 ``{tables: PATH, format: vidur}``                   Vidur predictor tables or raw profiles, see `vidur`
 ``{tables: PATH, format: llmservingsim}``           layer profiles of LLMServingSim 2, see `llmservingsim`
 ``{tables: PATH, format: aiconfigurator}``          operator tables of AIConfigurator, see `aiconfigurator`
@@ -74,7 +74,7 @@ def build(spec: str | Mapping[str, Any], model: Model, gpu: Gpu, tp: int, folder
     if not isinstance(options, Mapping):
         raise InputError(f"timing.{kinds[0]}: must be a mapping, found {options!r}")
     module = import_module(f"{__name__}.{kinds[0]}")
-    timing: Timing = module.build(options) if kinds[0] == "linear" else module.build(model, gpu, tp, options)
+    timing: Timing = module.build(options) if kinds[0] == "linear" else module.build(model, gpu, tp, options, folder)
     return timing
 
 

@@ -51,7 +51,7 @@ _OWN = 4
 _ROOFLINE = _OWN + 3 * POINTS
 
 # Where the roofline has its numbers.
-_OPERATIONS, _OVERHEAD, _HOST, _EXPERTS, _EXPERTS_PER_TOKEN = range(1, 6)
+_OPERATIONS, _OVERHEAD, _HOST = range(1, 4)
 _PAIR, _PREFILL_TOKEN, _PREFILL_KV, _PREFILL_LAUNCH, _PREFILL_SEQUENCE = range(6, 11)
 _DECODE_PAIR, _DECODE_TOKEN, _DECODE_KV, _DECODE_LAUNCH, _DECODE_SEQUENCE = range(11, 16)
 _HEAD, _ROW, _OF_SAMPLES, _OF_EXPERTS = 16, 6, 1.0, 2.0
@@ -104,9 +104,7 @@ def three(parameters: int, features: int) -> tuple[float, float, float, float]:
     rows, nano = int(head[_OPERATIONS]), own[_NANO]
     operations = float_array(parameters + 8 * (_ROOFLINE + _HEAD), rows * _ROW)
     tokens = (seen[PREFILL_TOKENS] + seen[DECODES]) / nano
-    active = 1.0
-    if head[_EXPERTS] > 0.0:
-        active = head[_EXPERTS] * (1.0 - (1.0 - head[_EXPERTS_PER_TOKEN] / head[_EXPERTS]) ** tokens)
+    active = roofline.active_experts(parameters + 8 * _ROOFLINE, tokens)
     compute, memory, network, last = 0.0, 0.0, 0.0, 0.0
     for row in range(rows):
         at = row * _ROW
@@ -158,7 +156,9 @@ def entry(parameters: int, features: int) -> float:
     else:
         beside = max(compute, max(memory, network))
     beside = max(head[_OVERHEAD] + beside + last, head[_HOST])
-    return float(min(beside, roofline.iteration_seconds(parameters + 8 * _ROOFLINE, features)))
+    tokens = seen[PREFILL_TOKENS] + seen[DECODES]
+    active = roofline.active_experts(parameters + 8 * _ROOFLINE, tokens)
+    return float(min(beside, roofline.iteration_seconds(parameters + 8 * _ROOFLINE, features, active, tokens)))
 
 
 def build(model: Model, gpu: Gpu, tp: int, options: Mapping[str, Any]) -> Timing:

@@ -25,11 +25,13 @@ on one half of the rows, drawn by a keyed seed, error reported on the other half
   a stack without CUDA graphs, where an iteration cannot be shorter than the host needs to launch it (``host_seconds``).
 
 Every factor can be given in the scenario: ``{roofline: {gemm_compute: 0.7, overhead_seconds: 0.002}}``. ``overlap: {...}`` lets
-operations that want different resources go on at the same time, see `overlap`.
+operations that want different resources go on at the same time, see `overlap`; ``experts: {...}`` says how unevenly experts are chosen and how
+many replicas share them, see `experts`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,8 +176,22 @@ _TOKENS, _SAMPLES, _ACTIVE = 0.0, 1.0, 2.0  # _ACTIVE: the fixed memory is that 
 
 
 @compiler.inner
-def iteration_seconds(parameters: int, features: int) -> float:
-    """Seconds of an iteration. Layout of `parameters`: see `build`."""
+def active_experts(parameters: int, tokens: float) -> float:
+    """Distinct experts that so many tokens are expected to choose under uniform routing, a layer; 1 where there are none."""
+    head = float_array(parameters, _HEAD)
+    if head[_EXPERTS] == 0.0:
+        return 1.0
+    return float(head[_EXPERTS] * (1.0 - (1.0 - head[_EXPERTS_PER_TOKEN] / head[_EXPERTS]) ** tokens))
+
+
+@compiler.inner
+def iteration_seconds(parameters: int, features: int, active: float, expert_tokens: float) -> float:
+    """Seconds of an iteration. Layout of `parameters`: see `build`.
+
+    Args:
+        active: experts whose weights are read, a layer.
+        expert_tokens: tokens that they compute.
+    """
     head = float_array(parameters, _HEAD)
     seen = float_array(features, FEATURES)
     tokens = seen[PREFILL_TOKENS] + seen[DECODES]
@@ -183,16 +199,14 @@ def iteration_seconds(parameters: int, features: int) -> float:
         return 0.0
     rows = int(head[_OPERATIONS])
     operations = float_array(parameters + 8 * _HEAD, rows * _ROW)
-    active = 1.0
-    if head[_EXPERTS] > 0.0:
-        active = head[_EXPERTS] * (1.0 - (1.0 - head[_EXPERTS_PER_TOKEN] / head[_EXPERTS]) ** tokens)
     total = head[_OVERHEAD]
     for row in range(rows):
         at = row * _ROW
-        count = seen[SAMPLES] if operations[at + 5] == _SAMPLES else tokens
+        of_experts = operations[at + 5] == _ACTIVE
+        count = seen[SAMPLES] if operations[at + 5] == _SAMPLES else expert_tokens if of_experts else tokens
         if count > 0.0:
             compute = operations[at + 1] * count
-            fixed = operations[at + 2] * active if operations[at + 5] == _ACTIVE else operations[at + 2]
+            fixed = operations[at + 2] * active if of_experts else operations[at + 2]
             memory = fixed + operations[at + 3] * count
             total += operations[at] * (np.sqrt(compute * compute + memory * memory) + operations[at + 4])
     if seen[PREFILL_TOKENS] > 0.0:
@@ -218,7 +232,9 @@ def iteration_seconds(parameters: int, features: int) -> float:
 @compiler.entry("float64(int64, int64)")
 def entry(parameters: int, features: int) -> float:
     """Seconds of an iteration."""
-    return float(iteration_seconds(parameters, features))
+    seen = float_array(features, FEATURES)
+    tokens = seen[PREFILL_TOKENS] + seen[DECODES]
+    return float(iteration_seconds(parameters, features, active_experts(parameters, tokens), tokens))
 
 
 def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
@@ -244,7 +260,9 @@ def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
         if key == "stack":
             continue
         if key not in names:
-            raise InputError(f"timing.roofline: unknown key '{key}'{nearest(str(key), [*names, 'stack', 'overlap'])}")
+            raise InputError(
+                f"timing.roofline: unknown key '{key}'{nearest(str(key), [*names, 'stack', 'overlap', 'experts'])}"
+            )
         share = not key.endswith(("_launch", "_sequence", "_latency", "_seconds"))
         if (
             isinstance(value, bool)
@@ -257,8 +275,14 @@ def factors(gpu: Gpu, options: Mapping[str, Any]) -> Factors:
     return replace(chosen, **{key: float(value) for key, value in options.items() if key != "stack"})
 
 
-def build(model: Model, gpu: Gpu, tp: int, options: Mapping[str, Any]) -> Timing:
-    """The roofline of a model on `tp` GPUs. Options: see `factors`, and `overlap`."""
+def build(model: Model, gpu: Gpu, tp: int, options: Mapping[str, Any], folder: Path = Path()) -> Timing:
+    """The roofline of a model on `tp` GPUs. Options: see `factors`, `overlap` and `experts`."""
+    if "overlap" in options and "experts" in options:
+        raise InputError("timing.roofline: overlap and experts do not go together yet; leave one of them out")
+    if "experts" in options:
+        from rota.worlds.serving.timing import experts
+
+        return experts.build(model, gpu, tp, options, folder)
     if "overlap" in options:
         from rota.worlds.serving.timing import overlap
 
