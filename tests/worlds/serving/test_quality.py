@@ -38,7 +38,7 @@ def scenario(tmp_path: Path, **changes: Any) -> Scenario:
             {"model": "llama-3-70b", "gpu": "a100-80g", "tp": 4},
         ],
         "quality": {"models": MEANS},
-        "prices": PRICES,
+        "token_prices": PRICES,
         "policies": [{"name": "any"}],
     }
     given = document | changes
@@ -137,7 +137,7 @@ def test_dollars_at_token_prices(tmp_path: Path) -> None:
 
 def test_dollars_by_gpu_hours_add_up(tmp_path: Path) -> None:
     """Also with a replica that serves nobody: nothing goes to the dear one, and what it costs is paid all the same."""
-    given = scenario(tmp_path, prices=None, quality=None, models={"shares": {"llama-3-8b": 1.0}})
+    given = scenario(tmp_path, token_prices=None, quality=None, models={"shares": {"llama-3-8b": 1.0}})
     found = run(given, {})
     assert (found.outcomes["replica"] < 2).all()
     assert np.nansum(found.outcomes["dollars"]) == pytest.approx(found.metrics["cost"])
@@ -147,13 +147,13 @@ def test_dollars_by_gpu_hours_add_up(tmp_path: Path) -> None:
 
 def test_no_price_no_dollars(tmp_path: Path) -> None:
     fleet = [{"model": "llama-3-8b", "gpu": "h100"}]
-    found = run(scenario(tmp_path, fleet=fleet, prices=None, quality=None), {})
+    found = run(scenario(tmp_path, fleet=fleet, token_prices=None, quality=None), {})
     assert "dollars" not in found.outcomes
     assert np.isnan(found.metrics["cost"])
     for objective in ("cost", "cost_per_million_tokens", "dollars_mean"):
         with pytest.raises(InputError, match=r"needs prices, and fleet\[0\] \(h100\) has none; give it price"):
-            scenario(tmp_path, fleet=fleet, prices=None, quality=None, objective=objective)
-    scenario(tmp_path, fleet=[{**fleet[0], "price": 2.0}], prices=None, quality=None, objective="cost")
+            scenario(tmp_path, fleet=fleet, token_prices=None, quality=None, objective=objective)
+    scenario(tmp_path, fleet=[{**fleet[0], "price": 2.0}], token_prices=None, quality=None, objective="cost")
     scenario(tmp_path, fleet=fleet, quality=None, objective="dollars_mean")
 
 
@@ -161,7 +161,7 @@ def test_no_price_no_dollars(tmp_path: Path) -> None:
     ("policy", "changes", "message"),
     [
         ({"route": "carrot"}, {"quality": None}, "give the section quality"),
-        ({"route": "carrot"}, {"prices": None}, "give the section prices"),
+        ({"route": "carrot"}, {"token_prices": None}, "give the section token_prices"),
         (
             {"route": "mode_switch"},
             {"fleet": [{"model": "llama-3-8b", "gpu": "h100"}], "quality": None},
@@ -184,10 +184,10 @@ def test_who_needs_more_than_there_is(tmp_path: Path, policy: Any, changes: dict
         ({"quality": {"models": {**MEANS, "llama-3-8b": 1.5}}}, "quality.models"),
         (
             {"prices": {"llama-3-8b": {"input": 1.0, "output": 1.0}}},
-            "prices: model 'llama-3-70b' of the fleet has none",
+            "token_prices: model 'llama-3-70b' of the fleet has none",
         ),
-        ({"prices": {**PRICES, "llama-3-8b": {"input": -1.0, "output": 1.0}}}, "prices.llama-3-8b.input"),
-        ({"prices": {**PRICES, "llama-3-8b": {"in": 1.0, "output": 1.0}}}, "unknown key 'in'"),
+        ({"token_prices": {**PRICES, "llama-3-8b": {"input": -1.0, "output": 1.0}}}, "token_prices.llama-3-8b.input"),
+        ({"token_prices": {**PRICES, "llama-3-8b": {"in": 1.0, "output": 1.0}}}, "unknown key 'in'"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
