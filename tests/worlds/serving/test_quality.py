@@ -183,7 +183,7 @@ def test_who_needs_more_than_there_is(tmp_path: Path, policy: Any, changes: dict
         ({"quality": {"models": {"llama-3-8b": 0.5}}}, "quality.models: model 'llama-3-70b' of the fleet has none"),
         ({"quality": {"models": {**MEANS, "llama-3-8b": 1.5}}}, "quality.models"),
         (
-            {"prices": {"llama-3-8b": {"input": 1.0, "output": 1.0}}},
+            {"token_prices": {"llama-3-8b": {"input": 1.0, "output": 1.0}}},
             "token_prices: model 'llama-3-70b' of the fleet has none",
         ),
         ({"token_prices": {**PRICES, "llama-3-8b": {"input": -1.0, "output": 1.0}}}, "token_prices.llama-3-8b.input"),
