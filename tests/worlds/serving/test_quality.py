@@ -117,10 +117,12 @@ def test_requests_keep_to_the_models_that_they_accept(tmp_path: Path) -> None:
 
 def test_mode_switch_by_hand() -> None:
     """Cheap ones at 1 dollar for speed 1, dear ones at 4 for speed 2: cheap while one has less than 8 of its 10 slots taken."""
-    base = {"price": [1.0, 1.0, 4.0], "speed": [1.0, 1.0, 2.0], "max_running": [10, 10, 10]}
+    base = {"price": [1.0, 1.0, 4.0], "speed": [1.0, 1.0, 2.0], "max_running": [10, 10, 10], "up": [1, 1, 1]}
     for outstanding, first in (([7, 9, 0], 0), ([9, 9, 0], 2), ([9, 9, 19], 0), ([9, 9, 17], 2)):
         hosts = Hosts({**base, "outstanding": outstanding}, SERVING_HOST_COLUMNS.values(), rows=3)
         assert int(ModeSwitch().costs(Jobs({}, rows=1), hosts, 0.0).argmin()) == first
+    hosts = Hosts({**base, "up": [0, 0, 1], "outstanding": [0, 0, 5]}, SERVING_HOST_COLUMNS.values(), rows=3)
+    assert ModeSwitch().costs(Jobs({}, rows=1), hosts, 0.0)[2] < np.inf  # the only one that is up
 
 
 # -- dollars ------------------------------------------------------------------------------------------------------
