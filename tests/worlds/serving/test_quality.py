@@ -38,7 +38,7 @@ def scenario(tmp_path: Path, **changes: Any) -> Scenario:
             {"model": "llama-3-70b", "gpu": "a100-80g", "tp": 4},
         ],
         "quality": {"models": MEANS},
-        "prices": PRICES,
+        "token_prices": PRICES,
         "policies": [{"name": "any"}],
     }
     given = document | changes
@@ -117,10 +117,12 @@ def test_requests_keep_to_the_models_that_they_accept(tmp_path: Path) -> None:
 
 def test_mode_switch_by_hand() -> None:
     """Cheap ones at 1 dollar for speed 1, dear ones at 4 for speed 2: cheap while one has less than 8 of its 10 slots taken."""
-    base = {"price": [1.0, 1.0, 4.0], "speed": [1.0, 1.0, 2.0], "max_running": [10, 10, 10]}
+    base = {"price": [1.0, 1.0, 4.0], "speed": [1.0, 1.0, 2.0], "max_running": [10, 10, 10], "up": [1, 1, 1]}
     for outstanding, first in (([7, 9, 0], 0), ([9, 9, 0], 2), ([9, 9, 19], 0), ([9, 9, 17], 2)):
         hosts = Hosts({**base, "outstanding": outstanding}, SERVING_HOST_COLUMNS.values(), rows=3)
         assert int(ModeSwitch().costs(Jobs({}, rows=1), hosts, 0.0).argmin()) == first
+    hosts = Hosts({**base, "up": [0, 0, 1], "outstanding": [0, 0, 5]}, SERVING_HOST_COLUMNS.values(), rows=3)
+    assert ModeSwitch().costs(Jobs({}, rows=1), hosts, 0.0)[2] < np.inf  # the only one that is up
 
 
 # -- dollars ------------------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ def test_dollars_at_token_prices(tmp_path: Path) -> None:
 
 def test_dollars_by_gpu_hours_add_up(tmp_path: Path) -> None:
     """Also with a replica that serves nobody: nothing goes to the dear one, and what it costs is paid all the same."""
-    given = scenario(tmp_path, prices=None, quality=None, models={"shares": {"llama-3-8b": 1.0}})
+    given = scenario(tmp_path, token_prices=None, quality=None, models={"shares": {"llama-3-8b": 1.0}})
     found = run(given, {})
     assert (found.outcomes["replica"] < 2).all()
     assert np.nansum(found.outcomes["dollars"]) == pytest.approx(found.metrics["cost"])
@@ -147,13 +149,13 @@ def test_dollars_by_gpu_hours_add_up(tmp_path: Path) -> None:
 
 def test_no_price_no_dollars(tmp_path: Path) -> None:
     fleet = [{"model": "llama-3-8b", "gpu": "h100"}]
-    found = run(scenario(tmp_path, fleet=fleet, prices=None, quality=None), {})
+    found = run(scenario(tmp_path, fleet=fleet, token_prices=None, quality=None), {})
     assert "dollars" not in found.outcomes
     assert np.isnan(found.metrics["cost"])
     for objective in ("cost", "cost_per_million_tokens", "dollars_mean"):
         with pytest.raises(InputError, match=r"needs prices, and fleet\[0\] \(h100\) has none; give it price"):
-            scenario(tmp_path, fleet=fleet, prices=None, quality=None, objective=objective)
-    scenario(tmp_path, fleet=[{**fleet[0], "price": 2.0}], prices=None, quality=None, objective="cost")
+            scenario(tmp_path, fleet=fleet, token_prices=None, quality=None, objective=objective)
+    scenario(tmp_path, fleet=[{**fleet[0], "price": 2.0}], token_prices=None, quality=None, objective="cost")
     scenario(tmp_path, fleet=fleet, quality=None, objective="dollars_mean")
 
 
@@ -161,7 +163,7 @@ def test_no_price_no_dollars(tmp_path: Path) -> None:
     ("policy", "changes", "message"),
     [
         ({"route": "carrot"}, {"quality": None}, "give the section quality"),
-        ({"route": "carrot"}, {"prices": None}, "give the section prices"),
+        ({"route": "carrot"}, {"token_prices": None}, "give the section token_prices"),
         (
             {"route": "mode_switch"},
             {"fleet": [{"model": "llama-3-8b", "gpu": "h100"}], "quality": None},
@@ -183,11 +185,11 @@ def test_who_needs_more_than_there_is(tmp_path: Path, policy: Any, changes: dict
         ({"quality": {"models": {"llama-3-8b": 0.5}}}, "quality.models: model 'llama-3-70b' of the fleet has none"),
         ({"quality": {"models": {**MEANS, "llama-3-8b": 1.5}}}, "quality.models"),
         (
-            {"prices": {"llama-3-8b": {"input": 1.0, "output": 1.0}}},
-            "prices: model 'llama-3-70b' of the fleet has none",
+            {"token_prices": {"llama-3-8b": {"input": 1.0, "output": 1.0}}},
+            "token_prices: model 'llama-3-70b' of the fleet has none",
         ),
-        ({"prices": {**PRICES, "llama-3-8b": {"input": -1.0, "output": 1.0}}}, "prices.llama-3-8b.input"),
-        ({"prices": {**PRICES, "llama-3-8b": {"in": 1.0, "output": 1.0}}}, "unknown key 'in'"),
+        ({"token_prices": {**PRICES, "llama-3-8b": {"input": -1.0, "output": 1.0}}}, "token_prices.llama-3-8b.input"),
+        ({"token_prices": {**PRICES, "llama-3-8b": {"in": 1.0, "output": 1.0}}}, "unknown key 'in'"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -57,13 +57,13 @@ Prices = Mapping[str, TokenPrice]
 
 
 def load_quality(sections: Mapping[str, Any], models: Sequence[str]) -> tuple[QualitySpec | None, Prices]:
-    """The sections `quality` and `prices`. Raises InputError: neither or both sources, a model of the fleet without a quality or a price."""
+    """The sections `quality` and `token_prices`. Raises InputError: neither or both sources, a model of the fleet without a quality or a price."""
     spec = decode(QualitySpec, sections["quality"], "quality") if sections.get("quality") else None
-    written = decode(dict[str, Any], sections.get("prices") or {}, "prices")
-    prices = {name: decode(TokenPrice, each, f"prices.{name}") for name, each in written.items()}
+    written = decode(dict[str, Any], sections.get("token_prices") or {}, "token_prices")
+    prices = {name: decode(TokenPrice, each, f"token_prices.{name}") for name, each in written.items()}
     if spec is not None and (spec.models is None) == (spec.table is None):
         raise InputError("quality: give one of models: {NAME: MEAN} and table: FILE")
-    for what, known in (("quality.models", spec.models if spec else None), ("prices", prices)):
+    for what, known in (("quality.models", spec.models if spec else None), ("token_prices", prices)):
         for name in models if known else ():
             if known is not None and name not in known:
                 raise InputError(f"{what}: model '{name}' of the fleet has none{nearest(name, known)}")
@@ -152,7 +152,7 @@ class Choice:
         if name == "dollars" and self._input is not None and self._output is not None:
             return np.asarray(self._input * self._prompt[job] + self._output * self._answer[job])
         raise InputError(
-            f"{name}: the scenario has no section {'quality' if name == 'quality' else 'prices'}, which says it"
+            f"{name}: the scenario has no section {'quality' if name == 'quality' else 'token_prices'}, which says it"
         )
 
     def of_answers(self, host: npt.NDArray[np.int64], done: npt.NDArray[np.bool_]) -> FloatColumn:

@@ -55,7 +55,7 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants", "adapters", "models", "nodes", "quality", "prices", "index"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "index"),
     )
     roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit", "pool", "retain")
     objective = "e2e_mean"
@@ -380,7 +380,7 @@ def _no_prices(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | N
     if "quality" in reads and case.quality is None:
         return "it reads quality: give the section quality: {models: {NAME: MEAN}}"
     if "dollars" in reads and not case.prices:
-        return "it reads dollars: give the section prices: {NAME: {input: DOLLARS, output: DOLLARS}}"
+        return "it reads dollars: give the section token_prices: {NAME: {input: DOLLARS, output: DOLLARS}}"
     unpriced = [replica.label for replica in replicas if replica.price is None]
     if "price" in reads and unpriced:
         return f"it reads price, and {unpriced[0]} has none: give its group price: DOLLARS a GPU hour"
