@@ -18,6 +18,7 @@ from rota.kernel.decisions import Place, Policy
 from rota.kernel.errors import PolicyError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
+from rota.worlds.serving.energy import Energy, EnergyPlan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.pools import PoolBook
@@ -107,12 +108,14 @@ class Plan:
         kv_bytes: Bytes of KV a token, a value a host.
         outages: For each host its outages in the order of time; may be endless.
         scaling: What an autoscaler may do, where there is one.
+        energy: What is known of power; None: it is not accounted.
     """
 
     link: Link = field(default_factory=Link)
     kv_bytes: Sequence[float] = ()
     outages: Sequence[Iterator[Outage]] = ()
     scaling: Scaling = field(default_factory=Scaling)
+    energy: EnergyPlan | None = None
 
 
 @dataclass
@@ -147,6 +150,7 @@ class Fleet:
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
         self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
         self.power = Power(self)
+        self.energy = None if self.plan.energy is None else Energy(self, self.plan.energy)
         for outages in self.plan.outages:
             self._next_outage(outages)
 

@@ -48,6 +48,11 @@ def _measures() -> dict[str, Measure]:
         ("gpu_hours", "GPU hours", "h", True),
         ("cost", "price of the GPU hours", "USD", True),
         ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
+        ("energy_kwh", "energy of the fleet", "kWh", True),
+        ("energy_per_token", "energy an output token", "J", True),
+        ("power_mean", "power of the fleet, mean over time", "W", True),
+        ("power_peak", "power of the fleet, largest mean of an interval", "W", True),
+        ("over_budget_share", "share of time above the power budget", "", True),
         ("stranded_seconds", "time in which prompts were done and no replica was up to decode them", "s", True),
         ("lends", "times that a replica was lent to the other pool", "", True),
         ("role_switches", "roles that the pool policy changed", "", True),
@@ -132,6 +137,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
     _describe_money(metrics, run, on, span)
+    if run.fleet is not None and run.fleet.energy is not None:
+        metrics |= run.fleet.energy.summary(end, float(rows["output_tokens"][done].sum()))
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     pools = run.fleet.pools if run.fleet else None
@@ -214,7 +221,7 @@ def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
     bins = min(max(int(np.ceil((end - start) / width)), 1), run.series.shape[1])
     hosts = len(run.replicas)
     shown = run.series[:, :bins] / width
-    return {
+    found = {
         "time": np.tile(start + np.arange(bins) * width, hosts),
         "host": np.repeat(np.arange(hosts), bins),
         "queued": shown[:, :, at.S_QUEUED].reshape(-1),
@@ -222,6 +229,9 @@ def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
         "kv_use": (shown[:, :, at.S_KV] / run.hosts[:, None, at.KV_BLOCKS]).reshape(-1),
         "busy": shown[:, :, at.S_BUSY].reshape(-1),
     }
+    if run.fleet is not None and run.fleet.energy is not None:
+        found["watts"] = run.fleet.energy.series(start + np.arange(bins + 1) * width).reshape(-1)
+    return found
 
 
 def spans(rows: Mapping[str, npt.NDArray[Any]], at_most: int = 400) -> dict[str, npt.NDArray[Any]]:

@@ -12,6 +12,7 @@ from rota.kernel.errors import InputError
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Arrivals, Replay, parse_arrivals
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
+from rota.worlds.serving.power_model import GpuPower
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 
@@ -66,6 +67,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     role: Literal["mixed", "prefill", "decode"] = (
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )
+    priority: Literal["high", "low"] = "high"  # low: its clock is lowered first where power is short
     timing: Any = "roofline"
 
 
@@ -162,6 +164,22 @@ class ScalingSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
 
 
+class PowerSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Power is accounted. Shares are of a board's limit (the catalogue's `tdp`); see `power_model`."""
+
+    cap: Annotated[float, msgspec.Meta(gt=0)] | None = None  # watts of all replicas together, for the `power` role
+    board_cap: Annotated[float, msgspec.Meta(gt=0)] | None = None  # watts of each GPU, which its own clock keeps
+    clock: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = (
+        1.0  # share of the highest clock, until the `power` role says otherwise
+    )
+    telemetry: Seconds = 1.0  # between two readings
+    other: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # watts of the server for each GPU, always
+    idle: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # None: as fitted
+    busy: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    memory: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    compute: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """A scenario of this world, checked. Plain data."""
@@ -176,6 +194,7 @@ class Case:
     links: LinkSection
     failures: FailureSection | None
     scaling: ScalingSection
+    power: PowerSection | None = None
 
     @property
     def replicas(self) -> int:
@@ -225,7 +244,25 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         links=decode(LinkSection, sections.get("links") or {}, "links"),
         failures=failures,
         scaling=_scaling(sections, sum(group.count for group in fleet)),
+        power=_power(sections, fleet),
     )
+
+
+def _power(sections: Mapping[str, Any], fleet: tuple[Group, ...]) -> PowerSection | None:
+    if sections.get("power") is None:
+        return None
+    section = decode(PowerSection, sections["power"], "power")
+    idle = GpuPower().idle if section.idle is None else section.idle
+    for number, group in enumerate(fleet):
+        tdp = catalogue.gpu(group.gpu).tdp
+        if section.board_cap is not None and section.board_cap <= idle * tdp:
+            raise InputError(
+                f"power.board_cap: {section.board_cap:g} W is not above what fleet[{number}]'s {group.gpu} draws idle, {idle * tdp:.0f} W"
+            )
+    least = sum(group.count * group.tp * (idle * catalogue.gpu(group.gpu).tdp + section.other) for group in fleet)
+    if section.cap is not None and section.cap <= least:
+        raise InputError(f"power.cap: {section.cap:g} W is not above what the fleet draws idle, {least:.0f} W")
+    return section
 
 
 def _scaling(sections: Mapping[str, Any], replicas: int) -> ScalingSection:

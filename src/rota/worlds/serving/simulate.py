@@ -13,6 +13,7 @@ from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
+from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
@@ -102,11 +103,22 @@ class Roles:
     migrate: Migrate | None = None  # which hosts give a decoding request to which others
     scale: Scaler | None = None  # how many hosts are on
     pool: Pools | None = None  # where a prompt is computed and decoded, instead of route
+    clocks: Clocks | None = None  # which clock each host has
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        members = (self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale, self.pool)
+        members = (
+            self.route,
+            self.hold,
+            self.order,
+            self.victim,
+            self.decode,
+            self.migrate,
+            self.scale,
+            self.pool,
+            self.clocks,
+        )
         for policy in members:
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
@@ -416,7 +428,7 @@ class Simulation:
     def _together(self) -> Fleet | None:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
-        quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
+        quiet = (self.plan is None or (not self.plan.outages and self.plan.energy is None)) and self.roles.scale is None
         alone = self.roles.migrate is None and self.roles.pool is None
         if quiet and not split and self.workload.programs is None and alone:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
@@ -641,6 +653,22 @@ class Simulation:
             rows=len(self.replicas),
         )
 
+    def set_power(self, rows: FloatColumn) -> FloatColumn:
+        """Account for power from now on. Returns the table that the kernel looks at, a row a host: a clock that is written there counts at once."""
+        from rota.worlds.serving.kernels import power
+
+        self.hosts[:, at.POWERED] = 1
+        self.state[at.POWER_ENTRY] = power.power_entry.address
+        return self._own(at.A_POWER, np.array(rows, np.float64, order="C"))
+
+    def joules(self, now: float) -> FloatColumn:
+        """What each host has drawn above idle until now."""
+        from rota.worlds.serving.kernels import power
+
+        out = np.zeros(len(self.replicas))
+        power.read_joules(self.state, now, out)
+        return out
+
     def land(self, job: int, now: float) -> None:
         """The KV of a request has come to its host."""
         from rota.worlds.serving.kernels import moves
@@ -735,13 +763,13 @@ class Simulation:
         self.state[at.PLACED] = job + 1
 
     def question(
-        self, policy: Place | Pools, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
+        self, policy: Place | Pools | Clocks, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
     ) -> tuple[Jobs, Hosts]:
         """The tables that a policy sees of a request (None: of none) and of all hosts; `more`: columns of hosts that somebody else keeps."""
         if self.makes_arrivals:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
         values: dict[str, npt.NDArray[Any]] = {}
-        for name in policy.reads_job:
+        for name in policy.reads_job if isinstance(policy, Place | Pools) else ():
             if job is None:
                 break
             if name == "id":
@@ -751,7 +779,7 @@ class Simulation:
         hosts = {name: _HOST_VALUES[name](self) for name in policy.reads if name in _HOST_VALUES}
         hosts |= {name: self._pair(_PAIR_COLUMNS[name], job or 0) for name in policy.reads if name in _PAIR_COLUMNS}
         hosts |= {name: more[name] for name in policy.reads if name in more}
-        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS}
+        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS, **ENERGY_COLUMNS}
         table = Hosts(hosts, columns.values(), rows=len(self.replicas))
         return Jobs(values, self._columns.values(), rows=0 if job is None else 1), table
 

@@ -19,14 +19,16 @@ from rota.rules.find import find
 from rota.worlds.serving import catalogue
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.batching import UNLIMITED, Batcher, Engine
+from rota.worlds.serving.energy import Clocks, EnergyPlan
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, POOLS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import BATCHERS, CLOCKS, MIGRATIONS, POOLS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.pools import Pools
+from rota.worlds.serving.power_model import CAP, CLOCK, GpuPower, row_of
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
@@ -42,8 +44,8 @@ class Serving:
     """Replay of LLM request traces on a simulated fleet. Implements `rota.kernel.world.World`."""
 
     name = "serving"
-    sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling")
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "pool")
+    sections = ("workload", "fleet", "information", "slo", "links", "failures", "scaling", "power")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "pool", "power")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -53,6 +55,7 @@ class Serving:
             "migrate": MIGRATIONS,
             "scale": SCALERS,
             "pool": POOLS,
+            "power": CLOCKS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -70,6 +73,8 @@ class Serving:
                     raise InputError(
                         f"count: {group.count} replicas cannot go in steps of expert_parallel: {ranks}; make it a multiple"
                     )
+                if case.power is not None and ranks > 1:
+                    raise InputError("power: clocks of replicas that go in step (expert_parallel) are not modelled")
             except InputError as error:
                 raise InputError(f"fleet[{number}]: {error}") from None
         return case
@@ -78,6 +83,8 @@ class Serving:
         """Build a policy's roles without running them. None, or why it does not apply here."""
         roles = self._roles(policy, folder)
         self._fleet(case, policy, folder)
+        if roles.clocks is not None and case.power is None:
+            return "it sets clocks, and the scenario accounts for no power: add the section power: {}"
         hidden = case.information.output_tokens == "hidden"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}
@@ -157,6 +164,7 @@ class Serving:
             ("migrate", roles.migrate),
             ("scale", roles.scale),
             ("pool", roles.pool),
+            ("power", roles.clocks),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -173,7 +181,7 @@ class Serving:
             quality,
             think=think,
             concurrency=concurrency,
-            plan=_plan(case, seed),
+            plan=replace(_plan(case, seed), energy=_energy(case)),
         )
 
     def bounds(self, case: Case, workload: Workload) -> dict[str, float]:
@@ -245,6 +253,7 @@ class Serving:
             own(Migrate, "migrate", MIGRATIONS),
             own(Scaler, "scale", SCALERS),
             own(Pools, "pool", POOLS),
+            own(Clocks, "power", CLOCKS),
         )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
@@ -303,6 +312,24 @@ def _plan(case: Case, seed: int) -> Plan:
         factor = np.inf if each.slower is None else each.slower
         lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
     return Plan(link, outages=[iter(line) for line in lines.values()], scaling=scaling)
+
+
+def _energy(case: Case) -> EnergyPlan | None:
+    """What is known of the power of the fleet, where the scenario asks for it."""
+    section = case.power
+    if section is None:
+        return None
+    named = {name: getattr(section, name) for name in ("idle", "busy", "memory", "compute")}
+    power = GpuPower(**{name: value for name, value in named.items() if value is not None})
+    rows, urgent = [], []
+    for group in case.fleet:
+        model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
+        row = row_of(model, gpu, group.tp, power, section.other)
+        row[CLOCK] = section.clock
+        row[CAP] = np.inf if section.board_cap is None else group.tp * (section.board_cap + section.other)
+        rows += [row] * group.count
+        urgent += [group.priority == "high"] * group.count
+    return EnergyPlan(np.array(rows), np.array(urgent), section.cap or np.inf, section.telemetry)
 
 
 def work_rates(timing: Timing) -> tuple[float, float]:

@@ -98,6 +98,8 @@ from rota.worlds.serving.kernels.layout import (
     OUTPUT,
     PADDED,
     PICK,
+    POWER_ENTRY,
+    POWERED,
     PREEMPTED_HERE,
     PREEMPTIONS,
     PREEMPTIVE,
@@ -144,6 +146,7 @@ from rota.worlds.serving.kernels.layout import (
     VICTIM_WIDTH,
     WATCHED,
     WATERMARK,
+    WATTS,
     WHEN_EMPTY,
     host_floats,
     host_ints,
@@ -509,6 +512,8 @@ def start(state, r):
     clock[BEGUN] = clock[NOW]
     seconds = call_timing(host[TIMING_ENTRY], host[TIMING_PARAMETERS], features)
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
+    if host[POWERED]:
+        call_entry(state[POWER_ENTRY], state[SELF], r, 0, 0, 0)
     clock[STALL] = 0.0
     host[BUSY] = 1
     host[ITERATIONS] += 1
@@ -698,6 +703,7 @@ def complete(state, r):
     now = clock[ENDS_AT]
     touch(state, r, now)
     clock[BUSY_SECONDS] += now - clock[BEGUN]
+    clock[WATTS] = 0.0
     clock[NOW] = now
     host[BUSY] = 0
     host[READY] = 1

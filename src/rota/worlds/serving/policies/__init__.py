@@ -2,11 +2,13 @@
 
 from rota.kernel.decisions import Order, Place
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
+from rota.worlds.serving.policies.greener import SlowestInTime
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
@@ -14,6 +16,7 @@ from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.orca import Orca
+from rota.worlds.serving.policies.polca import Polca
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
@@ -50,6 +53,7 @@ ROUTES: dict[str, type[Place]] = {
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
+CLOCKS: dict[str, type[Clocks]] = {"polca": Polca, "greener": SlowestInTime}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
     "fastserve": SkipJoinFeedback,
