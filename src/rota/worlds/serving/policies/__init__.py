@@ -17,11 +17,13 @@ from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.polca import Polca
+from rota.worlds.serving.policies.predictive import Predictive
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.slo_slack import SloSlack
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
@@ -50,7 +52,13 @@ ROUTES: dict[str, type[Place]] = {
     "vidur_lor": VidurLeastOutstanding,
     "token_jsq": TokenQueue,
 }
-SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
+SCALERS: dict[str, type[Scaler]] = {
+    "reactive": Reactive,
+    "utilisation": Utilisation,
+    "freeness": FleetFreeness,
+    "predictive": Predictive,
+    "slo_slack": SloSlack,
+}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
 CLOCKS: dict[str, type[Clocks]] = {"polca": Polca, "greener": SlowestInTime}
