@@ -87,10 +87,17 @@ class PredictedBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     history: Any = None  # no column: see `predictor`
 
 
+class HostView(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How old the loads are that routes see: they are looked up again after so many requests. What depends on the request (cached prefixes) is always new."""
+
+    every: Positive = 1
+
+
 class Information(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What policies may know before it is known."""
 
     output_tokens: Literal["hidden", "exact", "oracle"] | PredictedBox = "hidden"
+    hosts: HostView = HostView()
 
     def predictor(self) -> Predictor | None:
         """Who predicts the lengths of answers; None where they are hidden or exact.

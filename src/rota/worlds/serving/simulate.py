@@ -145,6 +145,7 @@ class Simulation:
         quality: How that was obtained, for the columns `output_tokens`, `size` and `remaining`.
         think: Closed loop: seconds between an answer and its user's next request, a row a request.
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
+        renewed: After so many requests a route sees the loads of hosts anew; 1: they are never old.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
     """
 
@@ -156,6 +157,7 @@ class Simulation:
     think: FloatColumn | None = None
     concurrency: int = 0
     plan: Plan | None = None
+    renewed: int = 1
 
     @property
     def makes_arrivals(self) -> bool:
@@ -393,7 +395,7 @@ class Simulation:
         if roles.victim is not None:
             state[at.VICTIM] = 2 if self._static_keys(roles.victim, at.A_VICTIM_KEYS, at.VICTIM_WIDTH) else 1
         route = roles.route
-        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS) and roles.pool is None
+        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS) and roles.pool is None and self.renewed == 1
         state[at.ROUTE_ASKED] = not plain
         hosts = Hosts({"id": np.arange(len(self.replicas))})
         samples = route.sample(self.static_table(route.reads_job), hosts) if plain else None
@@ -418,6 +420,7 @@ class Simulation:
         state[at.HOOKS] = any(self._hooked.values()) or bool(self._progress)
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
+        self._views: dict[int, tuple[int, Mapping[str, FloatColumn]]] = {}
         self.fleet = self._together()
         in_step = any(replica.gang > 1 for replica in self.replicas)
         together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
@@ -783,9 +786,20 @@ class Simulation:
         table = Hosts(hosts, columns.values(), rows=len(self.replicas))
         return Jobs(values, self._columns.values(), rows=0 if job is None else 1), table
 
+    def _view(self, route: Place) -> Mapping[str, FloatColumn]:
+        """The loads as they were when they were last looked up."""
+        asked, view = self._views.get(id(route), (0, NO_COLUMNS))
+        if asked % self.renewed == 0:
+            names = [name for name in route.reads if name in LOADS]
+            view = {name: _HOST_VALUES[name](self) for name in names if name in _HOST_VALUES}
+            view |= {name: self._pair(_PAIR_COLUMNS[name], 0) for name in names if name in _PAIR_COLUMNS}
+        self._views[id(route)] = (asked + 1, view)
+        return view
+
     def costs(self, route: Place, job: int, now: float) -> FloatColumn:
         """What a route answers for a request. Raises PolicyError where that is no answer."""
-        costs = np.asarray(route.costs(*self.question(route, job), now), np.float64)
+        old = self._view(route) if self.renewed > 1 else NO_COLUMNS
+        costs = np.asarray(route.costs(*self.question(route, job, old), now), np.float64)
         if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
@@ -859,6 +873,10 @@ _PAIR_COLUMNS = {
     "active_tokens": at.COLUMN_ACTIVE,
     "cached_tokens": at.COLUMN_CACHED,
     "missing_tokens": at.COLUMN_MISSING,
+}
+LOADS = {
+    *("queued", "running", "outstanding", "work", "outstanding_tokens", "kv_use", "free_blocks", "waiting_tokens"),
+    *("prefill_tokens", "active_tokens"),
 }
 _ROUTE_COLUMNS = {
     "id": at.COLUMN_ID,

@@ -181,6 +181,7 @@ class Serving:
             quality,
             think=think,
             concurrency=concurrency,
+            renewed=case.information.hosts.every,
             plan=replace(_plan(case, seed), energy=_energy(case)),
         )
 

@@ -1,6 +1,7 @@
 """Published schedulers that only make sense in serving, by role and name."""
 
 from rota.kernel.decisions import Order, Place
+from rota.rules.dodoor import Dodoor
 from rota.worlds.serving.batching import Batcher
 from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import Migrate, Scaler
@@ -9,6 +10,7 @@ from rota.worlds.serving.policies.autellix import LongestPathAttainedService, Pr
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
 from rota.worlds.serving.policies.greener import SlowestInTime
+from rota.worlds.serving.policies.hexgen import HexgenDispatch
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
@@ -51,6 +53,8 @@ ROUTES: dict[str, type[Place]] = {
     "freest": Freest,
     "vidur_lor": VidurLeastOutstanding,
     "token_jsq": TokenQueue,
+    "hexgen": HexgenDispatch,
+    "dodoor": Dodoor,
 }
 SCALERS: dict[str, type[Scaler]] = {
     "reactive": Reactive,
