@@ -29,6 +29,7 @@ from rota.worlds.serving.policies.slo_slack import SloSlack
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
+from rota.worlds.serving.policies.together import Together
 from rota.worlds.serving.policies.token_jsq import TokenQueue
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
@@ -64,7 +65,7 @@ SCALERS: dict[str, type[Scaler]] = {
     "slo_slack": SloSlack,
 }
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
-POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
+POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool, "together": Together}
 CLOCKS: dict[str, type[Clocks]] = {"polca": Polca, "greener": SlowestInTime}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
