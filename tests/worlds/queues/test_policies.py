@@ -9,6 +9,7 @@ import pytest
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Claims, Hosts, Jobs
 from rota.rules import ORDERS, PLACES
+from rota.rules.dodoor import Dodoor
 from rota.testing.conformance import ConformanceSuite, Subject
 from rota.worlds.queues import draw, theory
 from rota.worlds.queues.distributions import parse_distribution
@@ -19,7 +20,7 @@ from rota.worlds.queues.policies.admission import LearningAugmented, Threshold, 
 from rota.worlds.queues.policies.explore import lower_mean, upper_mean
 from rota.worlds.queues.policies.feedback import Gittins, MultiLevelFeedback, RoundRobin, ShortestExpectedRemaining
 from rota.worlds.queues.policies.heterogeneous import GreatestDensity, InTurnOnFastest
-from rota.worlds.queues.policies.place import Dodoor, JoinIdle, SizeInterval, equal_work
+from rota.worlds.queues.policies.place import JoinIdle, SizeInterval, equal_work
 from rota.worlds.queues.policies.precedence import WeightBehind
 from rota.worlds.queues.policies.robust import ShortestRemainingBounce, SizeEstimateHedging
 from rota.worlds.queues.simulate import QUEUES_JOB_COLUMNS, Roles, Simulation

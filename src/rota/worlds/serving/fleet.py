@@ -19,6 +19,7 @@ from rota.kernel.errors import BrokenRunError, PolicyError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.admission import Gate
+from rota.worlds.serving.energy import Energy, EnergyPlan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.nodes import Machines
@@ -111,12 +112,14 @@ class Plan:
         kv_bytes: Bytes of KV a token, a value a host.
         outages: For each host its outages in the order of time; may be endless.
         scaling: What an autoscaler may do, where there is one.
+        energy: What is known of power; None: it is not accounted.
     """
 
     link: Link = field(default_factory=Link)
     kv_bytes: Sequence[float] = ()
     outages: Sequence[Iterator[Outage]] = ()
     scaling: Scaling = field(default_factory=Scaling)
+    energy: EnergyPlan | None = None
 
 
 @dataclass
@@ -155,6 +158,7 @@ class Fleet:
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
         self.machines = Machines(self, self.run.replicas)
+        self.energy = None if self.plan.energy is None else Energy(self, self.plan.energy)
         for outages in self.plan.outages:
             self._next_outage(outages)
 

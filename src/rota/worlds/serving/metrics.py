@@ -56,6 +56,11 @@ def _measures() -> dict[str, Measure]:
         ("dollars_mean", "dollars a request", "USD", True),
         ("quality_mean", "mean quality of the answers", "", False),
         ("cost_per_million_tokens", "price of a million output tokens", "USD", True),
+        ("energy_kwh", "energy of the fleet", "kWh", True),
+        ("energy_per_token", "energy an output token", "J", True),
+        ("power_mean", "power of the fleet, mean over time", "W", True),
+        ("power_peak", "power of the fleet, largest mean of an interval", "W", True),
+        ("over_budget_share", "share of time above the power budget", "", True),
         ("stranded_seconds", "time in which prompts were done and no replica was up to decode them", "s", True),
         ("lends", "times that a replica was lent to the other pool", "", True),
         ("role_switches", "roles that the pool policy changed", "", True),
@@ -183,6 +188,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
         if name in rows:
             known = rows[name][~np.isnan(rows[name])]
             metrics[f"{name}_mean"] = float(known.mean()) if len(known) else float("nan")
+    if run.fleet is not None and run.fleet.energy is not None:
+        metrics |= run.fleet.energy.summary(end, float(rows["output_tokens"][done].sum()))
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     pools = run.fleet.pools if run.fleet else None
@@ -294,7 +301,7 @@ def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
     bins = min(max(int(np.ceil((end - start) / width)), 1), run.series.shape[1])
     hosts = len(run.replicas)
     shown = run.series[:, :bins] / width
-    return {
+    found = {
         "time": np.tile(start + np.arange(bins) * width, hosts),
         "host": np.repeat(np.arange(hosts), bins),
         "queued": shown[:, :, at.S_QUEUED].reshape(-1),
@@ -302,6 +309,9 @@ def series(run: Simulation) -> dict[str, npt.NDArray[Any]]:
         "kv_use": (shown[:, :, at.S_KV] / run.hosts[:, None, at.KV_BLOCKS]).reshape(-1),
         "busy": shown[:, :, at.S_BUSY].reshape(-1),
     }
+    if run.fleet is not None and run.fleet.energy is not None:
+        found["watts"] = run.fleet.energy.series(start + np.arange(bins + 1) * width).reshape(-1)
+    return found
 
 
 def spans(rows: Mapping[str, npt.NDArray[Any]], at_most: int = 400) -> dict[str, npt.NDArray[Any]]:

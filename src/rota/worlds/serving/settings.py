@@ -16,6 +16,7 @@ from rota.worlds.serving.asked_models import ModelSpec
 from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
+from rota.worlds.serving.power_model import GpuPower
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
@@ -99,6 +100,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     role: Literal["mixed", "prefill", "decode"] = (
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )
+    priority: Literal["high", "low"] = "high"  # low: its clock is lowered first where power is short
     timing: Any = "roofline"
     speculative: SpeculativeSection | None = None  # None: a decode gets one token an iteration
     adapters: AdapterSlots | None = None  # room for LoRA adapters; None: none
@@ -123,10 +125,17 @@ class PredictedBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     history: Any = None  # no column: see `predictor`
 
 
+class HostView(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How old the loads are that routes see: they are looked up again after so many requests. What depends on the request (cached prefixes) is always new."""
+
+    every: Positive = 1
+
+
 class Information(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What policies may know before it is known."""
 
     output_tokens: Literal["hidden", "exact", "oracle"] | PredictedBox = "hidden"
+    hosts: HostView = HostView()
 
     def predictor(self) -> Predictor | None:
         """Who predicts the lengths of answers; None where they are hidden or exact.
@@ -200,6 +209,22 @@ class ScalingSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
 
 
+class PowerSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Power is accounted. Shares are of a board's limit (the catalogue's `tdp`); see `power_model`."""
+
+    cap: Annotated[float, msgspec.Meta(gt=0)] | None = None  # watts of all replicas together, for the `power` role
+    board_cap: Annotated[float, msgspec.Meta(gt=0)] | None = None  # watts of each GPU, which its own clock keeps
+    clock: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = (
+        1.0  # share of the highest clock, until the `power` role says otherwise
+    )
+    telemetry: Seconds = 1.0  # between two readings
+    other: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # watts of the server for each GPU, always
+    idle: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # None: as fitted
+    busy: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    memory: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    compute: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """A scenario of this world, checked. Plain data."""
@@ -222,6 +247,7 @@ class Case:
     quality: QualitySpec | None = None
     prices: Prices = field(default_factory=dict)
     index: IndexSection = field(default_factory=IndexSection)
+    power: PowerSection | None = None
 
     @property
     def replicas(self) -> int:
@@ -287,6 +313,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         prices=prices,
         adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
         index=_index(sections, fleet),
+        power=_power(sections, fleet),
     )
 
 
@@ -298,6 +325,23 @@ def _index(sections: Mapping[str, Any], fleet: tuple[Group, ...]) -> IndexSectio
         raise InputError(f"index.delay: belongs to kind events, found kind {section.kind}")
     if section.blocks and section.kind != "sent":
         raise InputError(f"index.blocks: belongs to kind sent, found kind {section.kind}")
+    return section
+
+
+def _power(sections: Mapping[str, Any], fleet: tuple[Group, ...]) -> PowerSection | None:
+    if sections.get("power") is None:
+        return None
+    section = decode(PowerSection, sections["power"], "power")
+    idle = GpuPower().idle if section.idle is None else section.idle
+    for number, group in enumerate(fleet):
+        tdp = catalogue.gpu(group.gpu).tdp
+        if section.board_cap is not None and section.board_cap <= idle * tdp:
+            raise InputError(
+                f"power.board_cap: {section.board_cap:g} W is not above what fleet[{number}]'s {group.gpu} draws idle, {idle * tdp:.0f} W"
+            )
+    least = sum(group.count * group.tp * (idle * catalogue.gpu(group.gpu).tdp + section.other) for group in fleet)
+    if section.cap is not None and section.cap <= least:
+        raise InputError(f"power.cap: {section.cap:g} W is not above what the fleet draws idle, {least:.0f} W")
     return section
 
 

@@ -19,6 +19,7 @@ from rota.worlds.serving.asked_models import serves
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
 from rota.worlds.serving.caching import LRU, Caches, Index, Tier
 from rota.worlds.serving.classes import due
+from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
@@ -146,11 +147,12 @@ class Roles:
     admit: Admit | None = None  # who comes in
     pool: Pools | None = None  # where a prompt is computed and decoded, instead of route
     retain: Retain | None = None  # how long the KV of ended requests is kept
+    clocks: Clocks | None = None  # which clock each host has
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.pool, self.retain
+        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.pool, self.retain, self.clocks
         for policy in (self.route, self.hold, self.order, *others):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
@@ -177,6 +179,7 @@ class Simulation:
         quality: How that was obtained, for the columns `output_tokens`, `size` and `remaining`.
         think: Closed loop: seconds between an answer and its user's next request, a row a request.
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
+        renewed: After so many requests a route sees the loads of hosts anew; 1: they are never old.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
         seed: Of draws that a mechanism inside a replica makes.
         choice: Quality and price of each model for each request; None: not known.
@@ -195,6 +198,7 @@ class Simulation:
     kept: list[Any] = field(default_factory=list, init=False, repr=False)  # arrays that only kernels know
     choice: Choice | None = None  # qualities and token prices of the models
     index: Index = field(default_factory=Index)
+    renewed: int = 1
 
     @property
     def makes_arrivals(self) -> bool:
@@ -470,7 +474,7 @@ class Simulation:
         if roles.victim is not None:
             state[at.VICTIM] = 2 if self._static_keys(roles.victim, at.A_VICTIM_KEYS, at.VICTIM_WIDTH) else 1
         route = roles.route
-        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS) and roles.pool is None
+        plain = self._terms(route, at.A_ROUTE_TERMS, at.ROUTE_TERMS) and roles.pool is None and self.renewed == 1
         state[at.ROUTE_ASKED] = not plain
         hosts = Hosts({"id": np.arange(len(self.replicas))})
         samples = route.sample(self.static_table(route.reads_job), hosts) if plain else None
@@ -495,6 +499,7 @@ class Simulation:
         state[at.HOOKS] = any(self._hooked.values()) or bool(self._progress)
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
+        self._views: dict[int, tuple[int, Mapping[str, FloatColumn]]] = {}
         self.fleet = self._together()
         in_step = any(replica.gang > 1 for replica in self.replicas)
         together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
@@ -506,7 +511,7 @@ class Simulation:
     def _together(self) -> Fleet | None:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
-        quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
+        quiet = (self.plan is None or (not self.plan.outages and self.plan.energy is None)) and self.roles.scale is None
         if self.roles.retain is not None:
             self.jobs[at.WATCHED] = 1
             split = True
@@ -743,6 +748,22 @@ class Simulation:
             rows=len(self.replicas),
         )
 
+    def set_power(self, rows: FloatColumn) -> FloatColumn:
+        """Account for power from now on. Returns the table that the kernel looks at, a row a host: a clock that is written there counts at once."""
+        from rota.worlds.serving.kernels import power
+
+        self.hosts[:, at.POWERED] = 1
+        self.state[at.POWER_ENTRY] = power.power_entry.address
+        return self._own(at.A_POWER, np.array(rows, np.float64, order="C"))
+
+    def joules(self, now: float) -> FloatColumn:
+        """What each host has drawn above idle until now."""
+        from rota.worlds.serving.kernels import power
+
+        out = np.zeros(len(self.replicas))
+        power.read_joules(self.state, now, out)
+        return out
+
     def land(self, job: int, now: float) -> None:
         """The KV of a request has come to its host."""
         from rota.worlds.serving.kernels import moves
@@ -852,13 +873,13 @@ class Simulation:
         self.state[at.PLACED] = job + 1
 
     def question(
-        self, policy: Place | Pools, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
+        self, policy: Place | Pools | Clocks, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
     ) -> tuple[Jobs, Hosts]:
         """The tables that a policy sees of a request (None: of none) and of all hosts; `more`: columns of hosts that somebody else keeps."""
         if self.makes_arrivals:
             self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
         values: dict[str, npt.NDArray[Any]] = {}
-        for name in policy.reads_job:
+        for name in policy.reads_job if isinstance(policy, Place | Pools) else ():
             if job is None:
                 break
             if name == "id":
@@ -867,13 +888,24 @@ class Simulation:
                 values[name] = self._fixed[self._codes[name], job : job + 1]
         hosts = self.host_values(policy.reads, job or 0)
         hosts |= {name: more[name] for name in policy.reads if name in more}
-        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS}
+        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS, **ENERGY_COLUMNS}
         table = Hosts(hosts, columns.values(), rows=len(self.replicas))
         return Jobs(values, self._columns.values(), rows=0 if job is None else 1), table
 
+    def _view(self, route: Place) -> Mapping[str, FloatColumn]:
+        """The loads as they were when they were last looked up."""
+        asked, view = self._views.get(id(route), (0, NO_COLUMNS))
+        if asked % self.renewed == 0:
+            names = [name for name in route.reads if name in LOADS]
+            view = {name: _HOST_VALUES[name](self) for name in names if name in _HOST_VALUES}
+            view |= {name: self._pair(_PAIR_COLUMNS[name], 0) for name in names if name in _PAIR_COLUMNS}
+        self._views[id(route)] = (asked + 1, view)
+        return view
+
     def costs(self, route: Place, job: int, now: float) -> FloatColumn:
         """What a route answers for a request. Raises PolicyError where that is no answer."""
-        costs = np.asarray(route.costs(*self.question(route, job), now), np.float64)
+        old = self._view(route) if self.renewed > 1 else NO_COLUMNS
+        costs = np.asarray(route.costs(*self.question(route, job, old), now), np.float64)
         if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
@@ -983,6 +1015,10 @@ _PAIR_COLUMNS = {
     "missing_tokens": at.COLUMN_MISSING,
     "adapter_here": at.COLUMN_ADAPTER,
     "resident": at.COLUMN_RESIDENT,
+}
+LOADS = {
+    *("queued", "running", "outstanding", "work", "outstanding_tokens", "kv_use", "free_blocks", "waiting_tokens"),
+    *("prefill_tokens", "active_tokens"),
 }
 _ROUTE_COLUMNS = {
     "id": at.COLUMN_ID,

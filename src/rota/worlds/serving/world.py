@@ -24,6 +24,7 @@ from rota.worlds.serving.asked_models import apply_models
 from rota.worlds.serving.batching import RESERVE_CHUNK, UNLIMITED, Batcher, BatchRules, Engine
 from rota.worlds.serving.caching import Index, Tier
 from rota.worlds.serving.classes import apply_classes, describe_class
+from rota.worlds.serving.energy import Clocks, EnergyPlan
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
@@ -32,8 +33,19 @@ from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summa
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.nodes import seats
-from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, POOLS, RETAINERS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import (
+    ADMITS,
+    BATCHERS,
+    CLOCKS,
+    MIGRATIONS,
+    POOLS,
+    RETAINERS,
+    ROUTES,
+    SCALERS,
+    SERVING_ORDERS,
+)
 from rota.worlds.serving.pools import Pools
+from rota.worlds.serving.power_model import CAP, CLOCK, GpuPower, row_of
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
@@ -54,10 +66,13 @@ class Serving:
 
     name = "serving"
     sections = (
-        *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
+        *("workload", "fleet", "information", "slo", "links", "failures", "scaling", "power"),
         *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "index"),
     )
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit", "pool", "retain")
+    roles = (
+        *("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale"),
+        *("admit", "pool", "retain", "power"),
+    )
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -69,6 +84,7 @@ class Serving:
             "admit": ADMITS,
             "pool": POOLS,
             "retain": RETAINERS,
+            "power": CLOCKS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -86,6 +102,8 @@ class Serving:
                     raise InputError(
                         f"count: {group.count} replicas cannot go in steps of expert_parallel: {ranks}; make it a multiple"
                     )
+                if case.power is not None and ranks > 1:
+                    raise InputError("power: clocks of replicas that go in step (expert_parallel) are not modelled")
             except InputError as error:
                 raise InputError(f"fleet[{number}]: {error}") from None
         return case
@@ -101,6 +119,8 @@ class Serving:
         reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
         if reason is not None:
             return reason
+        if roles.clocks is not None and case.power is None:
+            return "it sets clocks, and the scenario accounts for no power: add the section power: {}"
         hidden = case.information.output_tokens == "hidden"
         batcher = self._batcher(policy, folder)
         if hidden and batcher.foresees:
@@ -194,6 +214,7 @@ class Serving:
             ("admit", roles.admit),
             ("pool", roles.pool),
             ("retain", roles.retain),
+            ("power", roles.clocks),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -211,10 +232,11 @@ class Serving:
             quality,
             think=think,
             concurrency=concurrency,
-            plan=_plan(case, seed),
+            plan=replace(_plan(case, seed), energy=_energy(case)),
             seed=seed,
             choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
             index=Index(case.index.kind, case.index.delay, case.index.blocks),
+            renewed=case.information.hosts.every,
         )
 
     def check_objective(self, case: Case, objective: str) -> None:
@@ -299,6 +321,7 @@ class Serving:
             own(Admit, "admit", ADMITS),
             own(Pools, "pool", POOLS),
             own(Retain, "retain", RETAINERS),
+            own(Clocks, "power", CLOCKS),
         )
 
     def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:
@@ -427,6 +450,24 @@ def _plan(case: Case, seed: int) -> Plan:
         factor = np.inf if each.slower is None else each.slower
         lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
     return Plan(link, outages=[iter(line) for line in lines.values()], scaling=scaling)
+
+
+def _energy(case: Case) -> EnergyPlan | None:
+    """What is known of the power of the fleet, where the scenario asks for it."""
+    section = case.power
+    if section is None:
+        return None
+    named = {name: getattr(section, name) for name in ("idle", "busy", "memory", "compute")}
+    power = GpuPower(**{name: value for name, value in named.items() if value is not None})
+    rows, urgent = [], []
+    for group in case.fleet:
+        model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
+        row = row_of(model, gpu, group.tp, power, section.other)
+        row[CLOCK] = section.clock
+        row[CAP] = np.inf if section.board_cap is None else group.tp * (section.board_cap + section.other)
+        rows += [row] * group.count
+        urgent += [group.priority == "high"] * group.count
+    return EnergyPlan(np.array(rows), np.array(urgent), section.cap or np.inf, section.telemetry)
 
 
 def work_rates(timing: Timing) -> tuple[float, float]:

@@ -2,12 +2,13 @@
 
 from rota.kernel.decisions import Allot, Order, Place
 from rota.rules.balance import LeastOutstanding
+from rota.rules.dodoor import Dodoor
 from rota.rules.sampling import PowerOfTwo
 from rota.worlds.queues.policies.admission import LearningAugmented, Threshold, TimeFair, TimeFairSimple
 from rota.worlds.queues.policies.explore import ExploreInTurn, ExploreUniform, OptimisticInTurn, OptimisticUniform
 from rota.worlds.queues.policies.feedback import Gittins, MultiLevelFeedback, RoundRobin, ShortestExpectedRemaining
 from rota.worlds.queues.policies.heterogeneous import GreatestDensity, InTurnOnFastest
-from rota.worlds.queues.policies.place import Dodoor, JoinIdle, SizeInterval
+from rota.worlds.queues.policies.place import JoinIdle, SizeInterval
 from rota.worlds.queues.policies.precedence import WeightBehind
 from rota.worlds.queues.policies.predicted import (
     PreemptiveShortestPredicted,

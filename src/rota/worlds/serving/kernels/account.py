@@ -24,7 +24,9 @@ from rota.worlds.serving.kernels.layout import (
     HOOKS,
     HOSTS,
     INBOX_COUNT,
+    JOULES,
     KV_BLOCKS,
+    POWERED,
     QUEUED_COUNT,
     RUNNING_COUNT,
     S_BUSY,
@@ -33,6 +35,7 @@ from rota.worlds.serving.kernels.layout import (
     S_RUNNING,
     SERIES,
     TOUCHED,
+    WATTS,
     host_floats,
     host_ints,
 )
@@ -63,6 +66,8 @@ def touch(state, r, now):
     if now <= start:
         return
     clock[TOUCHED] = now
+    if host[POWERED]:
+        clock[JOULES] += (now - start) * clock[WATTS]
     width = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
     start, now = start - width[BIN_START], now - width[BIN_START]
     while now >= state[BINS] * width[BIN_SECONDS]:

@@ -130,6 +130,8 @@ from rota.worlds.serving.kernels.layout import (
     PICK,
     PINS,
     PINS_YIELD,
+    POWER_ENTRY,
+    POWERED,
     PREEMPTED_HERE,
     PREEMPTIONS,
     PREEMPTIVE,
@@ -179,6 +181,7 @@ from rota.worlds.serving.kernels.layout import (
     VICTIM_WIDTH,
     WATCHED,
     WATERMARK,
+    WATTS,
     WHEN_EMPTY,
     host_floats,
     host_ints,
@@ -616,6 +619,8 @@ def start(state, r):
     if host[NODE]:
         seconds *= sharing(state, r)
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
+    if host[POWERED]:
+        call_entry(state[POWER_ENTRY], state[SELF], r, 0, 0, 0)
     clock[STALL] = 0.0
     host[BUSY] = 1
     host[ITERATIONS] += 1
@@ -832,6 +837,7 @@ def complete(state, r):
     now = clock[ENDS_AT]
     touch(state, r, now)
     clock[BUSY_SECONDS] += now - clock[BEGUN]
+    clock[WATTS] = 0.0
     clock[NOW] = now
     host[BUSY] = 0
     host[READY] = 1

@@ -77,6 +77,7 @@ from rota.worlds.serving.kernels.layout import (
     WAITING_AT_ROUTER,
     WAITING_PROMPT,
     WATERMARK,
+    WATTS,
     host_floats,
     host_ints,
     job_floats,
@@ -267,6 +268,7 @@ def crash(state, r, now):
     host[SHUT] = host[DOWN] = 1
     if host[BUSY]:
         clock[BUSY_SECONDS] += now - clock[BEGUN]
+    clock[WATTS] = 0.0
     host[BUSY] = host[READY] = host[STAGE] = host[DECODING_NOW] = 0
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])
     while host[RUNNING_COUNT] > 0:

@@ -1,8 +1,10 @@
 """Published schedulers that only make sense in serving, by role and name."""
 
 from rota.kernel.decisions import Order, Place
+from rota.rules.dodoor import Dodoor
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
@@ -13,6 +15,8 @@ from rota.worlds.serving.policies.continuum import Continuum, FixedTime
 from rota.worlds.serving.policies.dagor import Dagor
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
+from rota.worlds.serving.policies.greener import SlowestInTime
+from rota.worlds.serving.policies.hexgen import HexgenDispatch
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
@@ -24,6 +28,8 @@ from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.mode_switch import ModeSwitch
 from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.past_future import PastFuture
+from rota.worlds.serving.policies.polca import Polca
+from rota.worlds.serving.policies.predictive import Predictive
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
@@ -34,9 +40,11 @@ from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
 from rota.worlds.serving.policies.semi_pd import SemiPD
 from rota.worlds.serving.policies.session_hash import SessionHash
+from rota.worlds.serving.policies.slo_slack import SloSlack
 from rota.worlds.serving.policies.splitwise_batch import SplitwiseBatch
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
+from rota.worlds.serving.policies.together import Together
 from rota.worlds.serving.policies.token_bucket import TokenBucket
 from rota.worlds.serving.policies.token_jsq import TokenQueue
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
@@ -75,8 +83,16 @@ ROUTES: dict[str, type[Place]] = {
     "carrot": Carrot,
     "best_model": BestModel,
     "mode_switch": ModeSwitch,
+    "hexgen": HexgenDispatch,
+    "dodoor": Dodoor,
 }
-SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
+SCALERS: dict[str, type[Scaler]] = {
+    "reactive": Reactive,
+    "utilisation": Utilisation,
+    "freeness": FleetFreeness,
+    "predictive": Predictive,
+    "slo_slack": SloSlack,
+}
 ADMITS: dict[str, type[Admit]] = {
     "queue_limit": QueueLimit,
     "lowest_first": LowestFirst,
@@ -84,9 +100,17 @@ ADMITS: dict[str, type[Admit]] = {
     "early_rejection": EarlyRejection,
     "dagor": Dagor,
 }
-MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
-POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool}
-RETAINERS: dict[str, type[Retain]] = {"continuum": Continuum, "fixed_ttl": FixedTime}
+MIGRATIONS: dict[str, type[Migrate]] = {
+    "llumnix": PairsByFreeness,
+}
+POOLS: dict[str, type[Pools]] = {
+    "mixed_pool": MixedPool,
+    "together": Together,
+}
+RETAINERS: dict[str, type[Retain]] = {
+    "continuum": Continuum,
+    "fixed_ttl": FixedTime,
+}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
     "fastserve": SkipJoinFeedback,
@@ -100,4 +124,12 @@ SERVING_ORDERS: dict[str, type[Order]] = {
     "atlas": LongestPathAttainedService,
     "program_fcfs": ProgramFirstCome,
 }
-POLICIES = {"allot": BATCHERS, "order": SERVING_ORDERS, "place": ROUTES}
+CLOCKS: dict[str, type[Clocks]] = {
+    "polca": Polca,
+    "greener": SlowestInTime,
+}
+POLICIES = {
+    "allot": BATCHERS,
+    "order": SERVING_ORDERS,
+    "place": ROUTES,
+}

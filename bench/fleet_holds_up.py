@@ -1,0 +1,172 @@
+"""Published claims on fleets (pools, power, autoscaling, dispatch), each on three loads: like the paper's, recorded, and bursty.
+
+    python -m bench.fleet_holds_up --data FOLDER [--only polca] [--seeds 5]
+
+FOLDER holds `azure2023` (Azure LLM inference traces 2023). A number is how many times better than the study's first policy a policy is: the geometric mean of
+paired ratios with a t interval of their logarithm. On generated loads the pairs are seeds; a recorded trace is cut into as many windows of equal
+requests, and these are the pairs: windows of one hour are alike in what they leave out, so that the interval says less than one over days would. `capacity`
+is the largest rate at which nine in ten requests keep their limits, found by bisection for each seed.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from rota.study.scenario import Scenario, read
+from rota.study.statistics import t_interval
+from rota.worlds.serving.model import Workload, make_workload
+
+EXAMPLES = Path(__file__).parents[1] / "examples/serving"
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is changed in the scenario; a recorded trace is cut into windows."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """A scenario: metrics that are compared as ratios (name, smaller is better), metrics that are shown as they are, its loads, and rates for `capacity`."""
+
+    file: str
+    compared: tuple[tuple[str, bool], ...]
+    shown: tuple[str, ...]
+    loads: tuple[tuple[str, float], ...]  # (what, factor or rate)
+    capacity: tuple[float, float] | None = None
+    changes: tuple[str, ...] = ()
+
+
+STUDIES = (
+    Study("splitwise", (("ttft_mean", True), ("tpot_mean", True), ("e2e_mean", True)), ("lends", "energy_per_token"),
+          (("paper-like", 40.0), ("conv", 8.0), ("code", 6.0), ("bursts", 25.0)), (10.0, 400.0)),
+    Study("distserve", (("ttft_mean", True), ("tpot_mean", True), ("e2e_mean", True), ("goodput_share", False)), (),
+          (("paper-like", 12.0), ("conv", 1.5), ("code", 2.0), ("bursts", 6.0)), (1.0, 80.0)),
+    Study("accellm", (("ttft_mean", True), ("tpot_mean", True), ("e2e_mean", True), ("e2e_p99", True)), ("migrations",),
+          (("paper-like", 12.0), ("conv", 1.5), ("code", 2.0), ("bursts", 6.0))),
+    Study("polca", (("e2e_mean", True), ("e2e_p99", True), ("energy_per_token", True)), ("power_peak", "over_budget_share"),
+          (("paper-like", 26.0), ("more than the budget allows", 40.0), ("conv", 4.7), ("code", 7.0), ("bursts", 15.0))),
+    Study("energy", (("energy_per_token", True), ("tpot_mean", True), ("e2e_mean", True), ("ttft_p99", True)), ("goodput_share",),
+          (("paper-like", 6.0), ("conv", 1.1), ("code", 1.5), ("bursts", 4.0))),
+    Study("dispatch", (("ttft_mean", True), ("e2e_mean", True), ("e2e_p99", True), ("goodput_share", False)), (),
+          (("paper-like", 40.0), ("conv", 3.0), ("code", 4.0), ("bursts", 12.0)), None, ("information.hosts.every=1",)),
+    Study("autoscaling", (("cost", True), ("goodput_share", False)), ("replicas_mean", "goodput_share"),
+          (("paper-like", 11.0), ("conv", 2.0), ("code", 4.0), ("bursts", 11.0))),
+)  # fmt: skip
+
+
+def loads_of(study: Study, data: Path) -> Iterator[Load]:
+    for what, factor in study.loads:
+        if what in ("conv", "code"):
+            trace = data / "azure2023" / f"AzureLLMInferenceTrace_{what}.csv.gz"
+            change = f"workload={{trace: {trace}, arrivals: {{scale: {factor:g}}}}}"
+            yield Load(f"Azure {what} x {factor:g}", (*study.changes, change), recorded=True)
+        elif what == "bursts":
+            change = f"workload.generate={{kind: burst, requests: 3000, rate: {factor:g}, variation: fitted}}"
+            yield Load(f"bursts at {factor:g}/s", (*study.changes, change))
+        else:
+            yield Load(f"{what}, {factor:g}/s", (*study.changes, f"workload.generate.rate={factor:g}"))
+
+
+def window(work: Workload, number: int, count: int) -> Workload:
+    """One of `count` pieces of a trace, with as many requests each, from its own first arrival on."""
+    rows = slice(number * len(work) // count, (number + 1) * len(work) // count)
+    arrival = work.arrival[rows] - work.arrival[rows][0]
+    return make_workload(arrival, work.prompt_tokens[rows], work.output_tokens[rows])
+
+
+def samples(scenario: Scenario, load: Load, count: int) -> list[Workload]:
+    world: Any = scenario.world
+    if load.recorded:
+        whole = world.workload(scenario.case, 0)
+        return [window(whole, number, count) for number in range(count)]
+    return [world.workload(scenario.case, seed) for seed in range(count)]
+
+
+def metrics_of(scenario: Scenario, policy: Mapping[str, Any], works: list[Workload]) -> list[Metrics]:
+    world: Any = scenario.world
+    return [world.run(scenario.case, work, policy, seed).metrics for seed, work in enumerate(works)]
+
+
+def ratio(base: list[Metrics], ours: list[Metrics], name: str, smaller: bool) -> str:
+    """Times better, with its 95 % interval."""
+    pairs = [(one[name], other[name]) for one, other in zip(base, ours, strict=True)]
+    if any(not (one > 0 and other > 0) for one, other in pairs):
+        return "n/a"
+    logs = np.array([np.log(one / other) for one, other in pairs]) * (1.0 if smaller else -1.0)
+    mean, low, high = np.exp(t_interval(logs))
+    return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+
+
+def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:
+    for load in loads_of(study, data):
+        scenario = read(EXAMPLES / f"{study.file}.yaml", list(load.changes))
+        works = samples(scenario, load, seeds)
+        found = {str(policy["name"]): metrics_of(scenario, policy, works) for policy in scenario.policies}
+        base, *others = found
+        shown = " | ".join(f"{np.mean([run[name] for run in found[base]]):.4g}" for name in study.shown)
+        yield f"| {load.name} | {base} | " + " | ".join("1" for _ in study.compared) + f" | {shown} |"
+        for name in others:
+            cells = [ratio(found[base], found[name], metric, smaller) for metric, smaller in study.compared]
+            shown = " | ".join(f"{np.mean([run[metric] for run in found[name]]):.4g}" for metric in study.shown)
+            yield f"| {load.name} | {name} | " + " | ".join(cells) + f" | {shown} |"
+
+
+def capacity(scenario: Scenario, policy: Mapping[str, Any], seed: int, low: float, high: float) -> float:
+    """The largest rate at which 90 % of the requests keep their limits, within 2 %."""
+    world: Any = scenario.world
+    generator = scenario.case.generator
+    while high / low > 1.02:
+        middle = float(np.sqrt(low * high))
+        case = replace(scenario.case, generator=msgspec.structs.replace(generator, rate=middle))
+        metrics = world.run(case, world.workload(case, seed), policy, seed).metrics
+        low, high = (middle, high) if metrics["goodput_share"] >= 0.9 else (low, middle)
+    return low
+
+
+def capacities(study: Study, seeds: int, changes: tuple[str, ...] = (), label: str = "") -> Iterator[str]:
+    if study.capacity is None:
+        return
+    scenario = read(EXAMPLES / f"{study.file}.yaml", list(changes))
+    found = {
+        str(policy["name"]): [{"rate": capacity(scenario, policy, seed, *study.capacity)} for seed in range(seeds)]
+        for policy in scenario.policies
+    }
+    base = next(iter(found))
+    for name, rates in found.items():
+        mean = np.mean([each["rate"] for each in rates])
+        yield f"capacity{label} | {name} | {mean:.1f}/s | {ratio(found[base], rates, 'rate', smaller=False)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[study.file for study in STUDIES])
+    parser.add_argument("--seeds", type=int, default=5)
+    given = parser.parse_args()
+    for study in STUDIES:
+        if study.file not in given.only:
+            continue
+        titles = [name for name, _ in study.compared] + list(study.shown)
+        print(f"\n{study.file}\n\n| load | policy | " + " | ".join(titles) + " |", flush=True)
+        print("|---|---|" + "---|" * len(titles))
+        for line in lines(study, given.data, given.seeds):
+            print(line, flush=True)
+        splits = ((2, 2), (1, 3), (3, 1)) if study.file == "distserve" else ((2, 2),)
+        for prompts, answers in splits:
+            changes = (f"fleet.0.count={prompts}", f"fleet.1.count={answers}")
+            for line in capacities(study, given.seeds, changes, f", {prompts} + {answers} replicas"):
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
