@@ -35,11 +35,12 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
     CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS, SWAPPED,
-    ADMITTED, LOADED, PINNED, JOB_INTS,
-) = range(28)  # fmt: skip
+    ADMITTED, LOADED, PINNED, COPIED, JOB_INTS,
+) = range(29)  # fmt: skip
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
 # SWAPPED: blocks that it has in the host's memory.
+# COPIED: blocks whose copies stay in the host's memory while it runs.
 # ADMITTED: number of its admission at the host; LOADED: tokens that came from lower tiers of the cache; PINNED: blocks kept after its end.
 # JOINED: decode step of the host when the job joined the decoders; BASE: tokens in KV then; ENDS: step at which it is done.
 
@@ -61,8 +62,8 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
     SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, EVICTION, CACHE_CLOCK, RESTING, TIERS, LOADS, PINS,
-    HOST_INTS,
-) = range(60)  # fmt: skip
+    SWAP_GROUP, SWAP_KEEPS, HOST_INTS,
+) = range(62)  # fmt: skip
 # EVICTION: the rule of its prefix cache; CACHE_CLOCK: counts admissions and frees; RESTING: named blocks that nobody holds.
 # TIERS: below its cache; LOADS: jobs whose KV comes from them; PINS: ended jobs whose KV is kept.
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
@@ -72,10 +73,12 @@ MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 # A host's floats.
 (
     NOW, BEGUN, ENDS_AT, LAST_DECODE, BUSY_SECONDS, TOUCHED, PREFILL_RATE, DECODE_RATE, WAITING_PROMPT, WAITING_ANSWER,
-    REVIEW_AT, SLOWNESS, STALL, SWAP_RATE, LOADS_AT, AGE, BLOCK_COST, BLOCK_COST_SLOPE, HOST_FLOATS,
-) = range(19)  # fmt: skip
+    REVIEW_AT, SLOWNESS, STALL, SWAP_RATE, LOADS_AT, AGE, BLOCK_COST, BLOCK_COST_SLOPE, SWAP_COPY,
+    HOST_FLOATS,
+) = range(20)  # fmt: skip
 # LOADS_AT: when the next load from a lower tier is done. AGE, BLOCK_COST, BLOCK_COST_SLOPE: of eviction by cost, see eviction.py.
 # STALL: seconds by which its next iteration ends later. SWAP_RATE: seconds to copy a token's KV to the host's memory while everything waits.
+# SWAP_COPY: seconds besides for each group of SWAP_GROUP blocks. SWAP_KEEPS: copies stay when a job comes back.
 
 # The clock: floats of the run.
 NOW_CLOCK, BIN_SECONDS, BIN_START, CLOCK_FLOATS = range(4)

@@ -7,24 +7,30 @@ from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.continuum import Continuum, FixedTime
+from rota.worlds.serving.policies.deficit_match import DeficitMatch, DoubleDeficitMatch
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
+from rota.worlds.serving.policies.fastswitch import ChangingPriorities
 from rota.worlds.serving.policies.history import HistoryShortest
 from rota.worlds.serving.policies.jitserve import JustInTime
 from rota.worlds.serving.policies.kv_router import KvRouter
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.orca import Orca
+from rota.worlds.serving.policies.prefix_aware import PrefixAware
+from rota.worlds.serving.policies.prefix_groups import PrefixGroups
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.session_hash import SessionHash
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
 from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
+from rota.worlds.serving.policies.weighted_scorers import WeightedScorers
 from rota.worlds.serving.policies.work_route import ReuseAndWork
 from rota.worlds.serving.retain import Retain
 
@@ -42,6 +48,10 @@ ROUTES: dict[str, type[Place]] = {
     "reuse_and_work": ReuseAndWork,
     "freest": Freest,
     "vidur_lor": VidurLeastOutstanding,
+    "session_hash": SessionHash,
+    "weighted_scorers": WeightedScorers,
+    "prefix_aware": PrefixAware,
+    "d2lpm": DoubleDeficitMatch,
 }
 SCALERS: dict[str, type[Scaler]] = {"reactive": Reactive, "utilisation": Utilisation, "freeness": FleetFreeness}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
@@ -58,5 +68,8 @@ SERVING_ORDERS: dict[str, type[Order]] = {
     "plas": ProgramLeastAttainedService,
     "atlas": LongestPathAttainedService,
     "program_fcfs": ProgramFirstCome,
+    "dlpm": DeficitMatch,
+    "prefix_groups": PrefixGroups,
+    "changing_priorities": ChangingPriorities,
 }
 POLICIES = {"allot": BATCHERS, "order": SERVING_ORDERS, "place": ROUTES}
