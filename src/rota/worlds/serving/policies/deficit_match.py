@@ -8,7 +8,7 @@ L_input + w_q M (L_input the longest prompt, M the tokens that fit in a batch): 
 get the same quanta. The paper proves the like.
 
 D2LPM is the route for several replicas: a counter for each tenant and replica; to the longest match while that counter is above 0, otherwise to the least
-loaded replica whose counter is; when none is, each gets a quantum.
+loaded replica whose counter is; when none is, each gets a quantum. It is charged when a request begins, so that many that come at one moment go the same way.
 """
 
 from dataclasses import dataclass, field
