@@ -51,6 +51,7 @@ class Request:
     goes_to: int | None = None  # host that decodes it, where that was promised
     aside: bool = False  # it decodes, and prompts took its place in the iteration before
     set_aside: int = 0  # tokens that S3 has set aside
+    copied: int = 0  # blocks whose copies stay there while it runs
 
     def __post_init__(self) -> None:
         self.target = self.prompt
@@ -264,13 +265,26 @@ class SlowReplica:
         was, r.computed, r.chunk = r.decoding, 0, 0
         r.decoding, r.target = False, r.prompt + r.generated
         blocks = self.pool.need(r.target - 1)
-        if was and self.replica.swap_blocks and blocks <= self.swap_room:
-            r.swapped, r.target, r.computed = blocks, r.target - 1, r.target - 1
-            self.swap_room -= blocks
-            if self.replica.swap_blocking:
-                self.stall += self.replica.kv_bytes / self.replica.swap_bandwidth * r.target
+        if was and self.replica.swap_blocks:
+            self.swap_out(r, blocks)
         r.preemptions += 1
         self.waiting.append(r)
+
+    def swap_out(self, r: Request, blocks: int) -> None:
+        """What has no copy yet goes to the host's memory; copies of others that run give way, the last admitted's first."""
+        for other in reversed(self.running):
+            if blocks - r.copied > self.swap_room and self.replica.swap_reuse:
+                self.swap_room, other.copied = self.swap_room + other.copied, 0
+        copied, r.copied = r.copied, 0
+        if blocks - copied > self.swap_room:
+            self.swap_room += copied
+            return
+        r.swapped, r.target, r.computed = blocks, r.target - 1, r.target - 1
+        self.swap_room -= blocks - copied
+        if self.replica.swap_blocking:
+            rate = self.replica.kv_bytes * self.replica.swap_compress / self.replica.swap_bandwidth
+            self.stall += rate * (r.target - copied * self.pool.size)
+            self.stall += self.replica.swap_per_copy * -(-(blocks - copied) // self.replica.swap_group)
 
     def admit(self) -> list[Request]:
         rules, admitted = self.rules, list[Request]()
@@ -363,6 +377,7 @@ class SlowReplica:
             r.generated += 1 + more
             r.token_times += [self.now] * (1 + more)
             if r.generated == r.output:
+                self.swap_room, r.copied = self.swap_room + r.copied, 0
                 self.running.remove(r)
                 self.finished.append(r)
                 self.past.append(r.output)

@@ -106,7 +106,9 @@ class SlowMoves(SlowFleet):
             if r.source is None:
                 replica = self.engines[r.host].replica
                 r.flight = self.made
-                self.later(self.now + replica.kv_bytes * r.target / replica.swap_bandwidth, "land", (r, self.made))
+                rate = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth
+                took = rate * r.target + replica.swap_per_copy * -(-r.swapped // replica.swap_group)
+                self.later(self.now + took, "land", (r, self.made))
                 continue
             self.carry()
             size = r.source.replica.kv_bytes * r.target * (1.0 - self.link.overlap)
@@ -126,7 +128,8 @@ class SlowMoves(SlowFleet):
     def land(self, r: Request) -> None:
         engine, source = self.engines[r.host], r.source or self.engines[r.host]
         source.pool.free += r.kept
-        engine.swap_room += r.swapped
+        r.copied = r.target // engine.pool.size if r.swapped and engine.replica.swap_reuse else r.copied
+        engine.swap_room += r.swapped - r.copied
         r.swapped = 0
         r.kept, r.source, r.moving, r.landed = [], None, False, True
         for each in (source, engine):
@@ -160,8 +163,8 @@ class SlowMoves(SlowFleet):
                     rows.remove(r)
             home.pool.free += r.blocks
             r.blocks, r.moving, r.landed, r.decoding, r.flight = [], False, False, False, -1
-            home.swap_room += r.swapped
-            r.swapped = 0
+            home.swap_room += r.swapped + r.copied
+            r.swapped = r.copied = 0
         engine.lagging = []
         engine.pool = type(engine.pool)(engine.replica)
         strays = []

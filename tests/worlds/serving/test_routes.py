@@ -51,8 +51,9 @@ def test_kv_router_adds_prefill_and_decode() -> None:
 
 def test_cache_aware_follows_the_match_until_loads_are_apart() -> None:
     match = {"cached_tokens": [0.0, 80.0], "active_tokens": [5.0, 500.0]}
-    assert np.argmin(costs(CacheAware(), outstanding=[0, 32], **match)) == 1
-    assert np.argmin(costs(CacheAware(), outstanding=[0, 33], **match)) == 0
+    assert np.argmin(costs(CacheAware(), outstanding=[0, 64], **match)) == 1
+    assert np.argmin(costs(CacheAware(), outstanding=[0, 65], **match)) == 0
+    assert np.argmin(costs(CacheAware(), outstanding=[200, 300], **match)) == 1, "not by a factor of 1.5"
     assert np.argmin(costs(CacheAware(), prompt=1000, outstanding=[0, 0], **match)) == 0, (
         "a match of 8 % does not count"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,28 @@ def test_displaced_requests_are_swapped(
     name: str, blocking: bool, room: int, drawn: list[tuple[int, int, int]], rows: Rows
 ) -> None:
     """To the host's memory while there is room in it, otherwise they compute again."""
-    swap = {"swap_blocks": room, "swap_bandwidth": 2048.0, "swap_blocking": blocking, "kv_bytes": 16.0}
+    _swapped(name, {"swap_blocking": blocking}, room, drawn, rows)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"swap_per_copy": 0.0625, "swap_group": 2},
+        {"swap_reuse": True},
+        {"swap_reuse": True, "swap_per_copy": 0.03125, "swap_group": 3, "swap_compress": 0.5},
+        {"swap_reuse": True, "swap_blocking": False, "swap_per_copy": 0.5},
+    ],
+)
+@pytest.mark.parametrize("name", ["vllm_v1", "vllm_v1 ahead"])
+@given(rows=rows_of_requests, room=st.integers(1, 16), drawn=outages_of_hosts)
+def test_what_a_copy_costs_and_what_is_copied_once(
+    name: str, more: dict[str, Any], room: int, drawn: list[tuple[int, int, int]], rows: Rows
+) -> None:
+    _swapped(name, more, room, drawn, rows)
+
+
+def _swapped(name: str, more: dict[str, Any], room: int, drawn: list[tuple[int, int, int]], rows: Rows) -> None:
+    swap = {"swap_blocks": room, "swap_bandwidth": 2048.0, "kv_bytes": 16.0} | more
     fleet = [replica(name, kv_blocks=8, **swap), replica(name, 2.0, kv_blocks=6, **swap)]
     run = compare(workload(rows), fleet, outages=outages(drawn, 2))
     assert (run.hosts[:, at.SWAP_ROOM] == room).all()

@@ -299,7 +299,9 @@ class Fleet:
             replica = self.run.replicas[target]
             self.swaps += 1
             self._flights[job] = (-self.swaps, target, target)
-            took = replica.kv_bytes * float(self.run.jobs[at.TARGET, job]) / replica.swap_bandwidth
+            rate = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth
+            copies = -(-int(self.run.jobs[at.SWAPPED, job]) // replica.swap_group)
+            took = rate * float(self.run.jobs[at.TARGET, job]) + replica.swap_per_copy * copies
             ready = self.run.adapters.loaded_at(target, job) if self.run.adapters else now
             self.later(max(now + took, ready), partial(self._land, job, self._flights[job]))
             return

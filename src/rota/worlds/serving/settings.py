@@ -52,6 +52,10 @@ class Swap(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     blocks: Positive  # KV blocks
     bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second, each way: PCIe 4.0 x16 in practice
     asynchronous: bool = False  # copies out do not hold up the next iteration
+    per_copy: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds for each copy, besides its bytes
+    group_blocks: Positive = 1  # blocks that lie together and are one copy
+    compress: Share = 1.0  # share of the bytes that is copied: 0.5 for 8-bit KV of a 16-bit model
+    reuse: bool = False  # copies stay while a request runs again, and are not sent twice
 
 
 class TierSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -23,9 +23,10 @@ from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
 from rota.worlds.serving.inside import equip
 from rota.worlds.serving.kernels import layout as at
-from rota.worlds.serving.model import Workload
+from rota.worlds.serving.model import PrefixBlocks, Workload
 from rota.worlds.serving.nodes import Seat, gpu_shares
 from rota.worlds.serving.pools import POOL_COLUMNS, Pools
+from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
 from rota.worlds.serving.retain import Retain
@@ -52,6 +53,8 @@ SERVING_JOB_COLUMNS = {
         Column("slo_class", "", "number of its class in the scenario, -1: none"),
         Column("first_due", "s", "when its first token should be out, inf: no limit"),
         Column("cached_tokens", "tokens", "beginning of its prompt that is in the prefix cache of its replica"),
+        Column("prefix_group", "", "which shared beginning it has, of those that are worth the most together"),
+        Column("group_tokens", "tokens", "tokens of that beginning, 0: it shares none"),
         Column("tool", "", "kind of the tool that runs after the call, -1: none; known when it has ended"),
         Column("context_tokens", "tokens", "KV of an ended call"),
         Column("reload_seconds", "s", "time to have the KV of an ended call back, once it is lost"),
@@ -124,6 +127,10 @@ class Replica:
     swap_blocks: int = 0  # KV blocks in the host's memory; 0: a displaced request computes again
     swap_bandwidth: float = 0.0  # bytes a second to and from it
     swap_blocking: bool = True  # everything waits while KV goes out
+    swap_per_copy: float = 0.0  # seconds for each copy, besides its bytes
+    swap_group: int = 1  # contiguous blocks that are one copy
+    swap_compress: float = 1.0  # share of the bytes that is copied
+    swap_reuse: bool = False  # copies stay while a request runs again, and are not sent twice
     gpus: int = 1
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
     price: float | None = None  # US dollars a GPU hour; None: not known
@@ -286,7 +293,9 @@ class Simulation:
             row[at.SWAP_ROOM] = replica.swap_blocks
             row[at.PROMPTS_FIRST], row[at.LONG_WAIT] = rules.prompts_first, rules.long_prompts_wait
             if replica.swap_blocks and replica.swap_blocking:
-                clock[at.SWAP_RATE] = replica.kv_bytes / replica.swap_bandwidth
+                clock[at.SWAP_RATE] = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth
+                clock[at.SWAP_COPY] = replica.swap_per_copy
+            row[[at.SWAP_GROUP, at.SWAP_KEEPS]] = replica.swap_group, replica.swap_reuse
             row[at.ROLE], row[at.GANG_SIZE] = ROLES[replica.role], replica.gang
         gangs = [k for k, replica in enumerate(fleet) if k == 0 or replica != fleet[k - 1]]
         for begin in gangs:  # a run of equal replicas is cut into gangs
@@ -422,6 +431,9 @@ class Simulation:
             fixed["program"] = work.programs.program
             fixed["program_release"] = begins[work.programs.program]
             fixed["program_attained"] = fixed["path_attained"] = np.zeros(rows)
+        if any({"prefix_group", "group_tokens"} & set(policy.reads) for policy in self.roles.policies()):
+            empty = PrefixBlocks(np.zeros(rows + 1, np.int64), np.zeros(0, np.int64), 1)
+            fixed["prefix_group"], fixed["group_tokens"] = prefix_groups(work.prefix or empty)
         self._columns = {**JOB_COLUMNS, **SERVING_JOB_COLUMNS}
         moving = {
             "cached_tokens": -7,

@@ -366,6 +366,10 @@ class Serving:
                 swap_blocks=group.swap.blocks if group.swap else 0,
                 swap_bandwidth=group.swap.bandwidth if group.swap else 0.0,
                 swap_blocking=not (group.swap and group.swap.asynchronous),
+                swap_per_copy=group.swap.per_copy if group.swap else 0.0,
+                swap_group=group.swap.group_blocks if group.swap else 1,
+                swap_compress=group.swap.compress if group.swap else 1.0,
+                swap_reuse=group.swap is not None and group.swap.reuse,
                 price=gpu.price or None if group.price is None else group.price,
                 kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
                 speculative=self._speculative(case, group),

@@ -66,6 +66,7 @@ from rota.worlds.serving.kernels.layout import (
     COLD,
     COMPUTED,
     CONTEXT_SUM,
+    COPIED,
     DECODES,
     DECODING,
     DECODING_NOW,
@@ -170,6 +171,9 @@ from rota.worlds.serving.kernels.layout import (
     STOP_FINISH,
     STOP_LOAD,
     STOP_MOVE,
+    SWAP_COPY,
+    SWAP_GROUP,
+    SWAP_KEEPS,
     SWAP_RATE,
     SWAP_ROOM,
     SWAPPED,
@@ -270,12 +274,29 @@ def swap_out(state, r, j):
     job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
     tokens = job[TARGET, j] - 1  # the last token is not in the cache yet
     blocks = blocks_for(tokens, host[BLOCK_TOKENS])
-    if blocks > host[SWAP_ROOM]:
+    if host[SWAP_KEEPS] and blocks - job[COPIED, j] > host[SWAP_ROOM]:
+        drop_copies(state, r, blocks - job[COPIED, j])
+    copied, job[COPIED, j] = job[COPIED, j], 0
+    if blocks - copied > host[SWAP_ROOM]:
+        host[SWAP_ROOM] += copied
         return
-    host[SWAP_ROOM] -= blocks
-    clock[STALL] += clock[SWAP_RATE] * tokens
+    host[SWAP_ROOM] -= blocks - copied
+    clock[STALL] += clock[SWAP_RATE] * (tokens - copied * host[BLOCK_TOKENS])
+    clock[STALL] += clock[SWAP_COPY] * blocks_for(blocks - copied, host[SWAP_GROUP])
     job[SWAPPED, j] = blocks
     job[TARGET, j] = job[COMPUTED, j] = job[BASE, j] = tokens
+
+
+@compiler.inner
+def drop_copies(state, r, wanted):
+    """Copies of what runs give way, those of the last admitted first, until so many blocks fit into the host's memory."""
+    job, host = job_ints(state), host_ints(state)[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    for position in range(host[RUNNING_COUNT] - 1, -1, -1):
+        if wanted <= host[SWAP_ROOM]:
+            return
+        host[SWAP_ROOM] += job[COPIED, running[position]]
+        job[COPIED, running[position]] = 0
 
 
 @compiler.inner
@@ -764,6 +785,8 @@ def finish(state, r, j, now):
         drop(state, r, j)
         job[COMPUTED, j] = job[PROMPT, j] + job[OUTPUT, j] - 1
     job[STATE, j] = FINISHED_STATE
+    host[SWAP_ROOM] += job[COPIED, j]
+    job[COPIED, j] = 0
     seconds[FINISH, j] = now
     seconds[LAST_TOKEN, j] = now
     state[FINISHED] += 1

@@ -17,6 +17,7 @@ from rota.worlds.serving.kernels.layout import (
     BUSY_SECONDS,
     CHUNK,
     COMPUTED,
+    COPIED,
     DECISIONS_HERE,
     DECODE_TERMS,
     DECODING,
@@ -189,8 +190,8 @@ def restart(state, j, r, now):
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
     job[COMPUTED, j] = job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
     if r >= 0:
-        host_ints(state)[r, SWAP_ROOM] += job[SWAPPED, j]
-    job[SWAPPED, j] = 0
+        host_ints(state)[r, SWAP_ROOM] += job[SWAPPED, j] + job[COPIED, j]
+    job[SWAPPED, j] = job[COPIED, j] = 0
     job[RESTARTS, j] += 1
     job[HOST, j] = -1
     to_router(state, j)
@@ -236,6 +237,8 @@ def switch(state, j, d, now):
     touch(state, r, now)
     touch(state, d, now)
     leave(state, r, j)
+    host_ints(state)[r, SWAP_ROOM] += job[COPIED, j]
+    job[COPIED, j] = 0
     kick(state, r, now)
     job[TARGET, j] = job[COMPUTED, j] = job[BASE, j] = job[PROMPT, j] + job[GENERATED, j] - 1
     job[CHUNK, j] = job[HELD_BLOCKS, j] = 0

@@ -36,8 +36,9 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
     CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS,
-    SWAPPED, GOES_TO, WAS_PAUSED, ADMITTED, LOADED, PINNED, JOB_INTS,
-) = range(30)  # fmt: skip
+    SWAPPED, GOES_TO, WAS_PAUSED, ADMITTED, LOADED, PINNED, COPIED, JOB_INTS,
+) = range(31)  # fmt: skip
+# COPIED: blocks whose copies stay in the host's memory while it runs.
 # ADMITTED: number of its admission at the host; LOADED: tokens that came from lower tiers of the cache; PINNED: blocks kept after its end.
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.
 # SOURCE: one more than the number of the host where its KV lies while it waits or moves elsewhere, 0: nowhere else; SOURCE_*: what it holds there.
@@ -70,8 +71,9 @@ HERE, ELSEWHERE = -2, -1
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE, SHUT,
     DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, INSIDE, NODE, COLD, LONG_WAIT,
-    INTERRUPTED, ALONE, EVICTION, CACHE_CLOCK, RESTING, TIERS, LOADS, PINS, POWERED, HOST_INTS,
-) = range(69)  # fmt: skip
+    INTERRUPTED, ALONE, EVICTION, CACHE_CLOCK, RESTING, TIERS, LOADS, PINS, POWERED, SWAP_GROUP, SWAP_KEEPS,
+    HOST_INTS,
+) = range(71)  # fmt: skip
 # EVICTION: the rule of its prefix cache; CACHE_CLOCK: counts admissions and frees; RESTING: named blocks that nobody holds.
 # TIERS: below its cache; LOADS: jobs whose KV comes from them; PINS: ended jobs whose KV is kept.
 # INSIDE: which mechanisms of kernels/inside.py act in this host, as bits; 0: none.
@@ -86,8 +88,9 @@ MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
 (
     NOW, BEGUN, ENDS_AT, LAST_DECODE, BUSY_SECONDS, TOUCHED, PREFILL_RATE, DECODE_RATE, WAITING_PROMPT,
     WAITING_ANSWER, REVIEW_AT, SLOWNESS, STALL, SWAP_RATE, LOADS_AT, AGE, BLOCK_COST, BLOCK_COST_SLOPE, WATTS, JOULES,
-    FULL_SECONDS, COMPUTE_SECONDS, HOST_FLOATS,
-) = range(23)  # fmt: skip
+    FULL_SECONDS, COMPUTE_SECONDS, SWAP_COPY, HOST_FLOATS,
+) = range(24)  # fmt: skip
+# SWAP_COPY: seconds besides for each group of SWAP_GROUP blocks. SWAP_KEEPS: copies stay when a job comes back.
 # WATTS: what it draws above idle in this iteration, JOULES: that over time. FULL_SECONDS: iterations at the highest clock; COMPUTE_SECONDS: their part that
 # the clock stretches. All only where POWERED.
 # LOADS_AT: when the next load from a lower tier is done. AGE, BLOCK_COST, BLOCK_COST_SLOPE: of eviction by cost, see eviction.py.

@@ -11,8 +11,10 @@ from rota.worlds.serving.kernels.decoders import join, stop_running
 from rota.worlds.serving.kernels.layout import (
     A_RUNNING,
     A_STOPS,
+    BLOCK_TOKENS,
     BUSY,
     COMPUTED,
+    COPIED,
     FREE,
     HELD_BLOCKS,
     HOSTS,
@@ -38,6 +40,7 @@ from rota.worlds.serving.kernels.layout import (
     STOP_COUNT,
     STOP_HANDOFF,
     STOP_ROOM,
+    SWAP_KEEPS,
     SWAP_ROOM,
     SWAPPED,
     TARGET,
@@ -112,7 +115,9 @@ def land(state, j, r, now):
     job, host = job_ints(state), host_ints(state)[r]
     release_source(state, j, now)
     touch(state, r, now)
-    host[SWAP_ROOM] += job[SWAPPED, j]
+    if job[SWAPPED, j] and host[SWAP_KEEPS]:  # whole blocks do not change any more
+        job[COPIED, j] = job[TARGET, j] // host[BLOCK_TOKENS]
+    host[SWAP_ROOM] += job[SWAPPED, j] - job[COPIED, j]
     job[SWAPPED, j] = 0
     job[STATE, j] = LANDED
     host[LANDINGS] += 1

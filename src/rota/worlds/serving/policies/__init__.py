@@ -13,8 +13,10 @@ from rota.worlds.serving.policies.cache_aware import CacheAware
 from rota.worlds.serving.policies.carrot import BestModel, Carrot
 from rota.worlds.serving.policies.continuum import Continuum, FixedTime
 from rota.worlds.serving.policies.dagor import Dagor
+from rota.worlds.serving.policies.deficit_match import DeficitMatch, DoubleDeficitMatch
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
+from rota.worlds.serving.policies.fastswitch import ChangingPriorities
 from rota.worlds.serving.policies.greener import SlowestInTime
 from rota.worlds.serving.policies.hexgen import HexgenDispatch
 from rota.worlds.serving.policies.history import HistoryShortest
@@ -30,6 +32,8 @@ from rota.worlds.serving.policies.orca import Orca
 from rota.worlds.serving.policies.past_future import PastFuture
 from rota.worlds.serving.policies.polca import Polca
 from rota.worlds.serving.policies.predictive import Predictive
+from rota.worlds.serving.policies.prefix_aware import PrefixAware
+from rota.worlds.serving.policies.prefix_groups import PrefixGroups
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
@@ -51,6 +55,7 @@ from rota.worlds.serving.policies.vidur_lor import VidurLeastOutstanding
 from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
+from rota.worlds.serving.policies.weighted_scorers import WeightedScorers
 from rota.worlds.serving.policies.work_route import ReuseAndWork
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.retain import Retain
@@ -85,6 +90,9 @@ ROUTES: dict[str, type[Place]] = {
     "mode_switch": ModeSwitch,
     "hexgen": HexgenDispatch,
     "dodoor": Dodoor,
+    "weighted_scorers": WeightedScorers,
+    "prefix_aware": PrefixAware,
+    "d2lpm": DoubleDeficitMatch,
 }
 SCALERS: dict[str, type[Scaler]] = {
     "reactive": Reactive,
@@ -123,6 +131,9 @@ SERVING_ORDERS: dict[str, type[Order]] = {
     "plas": ProgramLeastAttainedService,
     "atlas": LongestPathAttainedService,
     "program_fcfs": ProgramFirstCome,
+    "dlpm": DeficitMatch,
+    "prefix_groups": PrefixGroups,
+    "changing_priorities": ChangingPriorities,
 }
 CLOCKS: dict[str, type[Clocks]] = {
     "polca": Polca,

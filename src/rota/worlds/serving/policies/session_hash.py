@@ -20,21 +20,25 @@ class SessionHash(Place):
     """Affinity within bounds.
 
     Attributes:
-        bound: Most outstanding requests of a host over the mean, the new request counted in.
+        bound: Most outstanding requests of a host over the mean, the new request counted in; inf: a session stays whatever the load.
+        by: What stays together: ``session`` or ``tenant``.
     """
 
     bound: float = 1.25
+    by: str = "session"
 
     reads = ("id", "outstanding")
-    reads_job = ("session",)
 
     def __post_init__(self) -> None:
-        if not 1 < self.bound < float("inf"):
+        if not self.bound > 1:
             raise InputError(f"session_hash: bound must be a number above 1, found {self.bound:g}")
+        if self.by not in ("session", "tenant"):
+            raise InputError(f"session_hash: by must be session or tenant, found '{self.by}'")
+        self.reads_job = (self.by,)  # type: ignore[misc]
 
     def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
         load = hosts.outstanding.astype(np.float64)
-        session = int(jobs.session[0])
+        session = int(getattr(jobs, self.by)[0])
         if session < 0:
             return load
         share = np.ceil(self.bound * (load.sum() + 1.0) / max(len(load), 1))
