@@ -124,6 +124,10 @@ class SlowReplica:
         self.now, self.ends, self.review_at = 0.0, inf, inf
         self.decisions = 0
         self.swap_room, self.stall = replica.swap_blocks, 0.0
+        self.slowness, self.stalled = (
+            1.0,
+            0.0,
+        )  # of what is under way: its factor, and the seconds that swapping adds to it
         self.finished: list[Request] = []
         self.parked: list[Request] = []  # prompts that are done where nothing decodes
         self.moved: list[Request] = []  # their KV begins to come in
@@ -162,8 +166,8 @@ class SlowReplica:
                 self.ready = True  # with what has become visible
                 return
         if batch:
-            self.batch, self.busy, self.ends = batch, True, now + self.seconds(batch) + self.stall
-            self.stall = 0.0
+            self.stalled, self.stall = self.stall, 0.0
+            self.batch, self.busy, self.ends = batch, True, now + self.slowness * self.seconds(batch) + self.stalled
 
     def seconds(self, batch: list[Request]) -> float:
         prefills = [(r.computed, r.chunk) for r in batch if not r.decoding]
@@ -306,7 +310,7 @@ class SlowReplica:
             longest = max([each.chunk for each in admitted] + [chunk])
             if not moved and rules.padded and admitted and (len(admitted) + 1) * longest > rules.budget:
                 break
-            others = bool(admitted) if rules.prompts_first else bool(self.running)
+            others = bool(admitted) if rules.prompts_first else any(not each.moving for each in self.running)
             if not moved and not rules.padded and chunk > left and others:
                 break
             if full or not self.fits(r, chunk, hits) or (rules.future is not None and not peak_fits(self, r)):
@@ -345,6 +349,7 @@ class SlowReplica:
         self.waiting.remove(r)
         if r.source is not None or r.swapped:
             r.moving = True
+            self.pool.take(r, [])
             self.pool.extend(r, max(self.set_aside(r, 0, []), r.target))
             self.running.append(r)
             self.moved.append(r)

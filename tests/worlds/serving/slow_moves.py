@@ -146,23 +146,32 @@ class SlowMoves(SlowFleet):
         number, engine = outage.host, self.engines[outage.host]
         self.later(outage.end, "up", line)
         self.down.add(number)
-        self.carry()
         engine.busy = engine.ready = False
         engine.batch, engine.ends = [], inf
-        self.flying = [each for each in self.flying if each[1] is not engine and each[2] is not engine]
+        through = [each for each in self.flying if each[1] is not engine and each[2] is not engine]
+        if len(through) < len(self.flying):
+            self.carry()
+        self.flying = through
         lost = [r for r in self.stranded if r.source is engine]
         self.stranded = [r for r in self.stranded if r.source is not engine]
         mine = engine.running + engine.waiting + engine.inbox + lost
         others = [
-            r for each in self.engines if each is not engine for r in each.running + each.waiting if r.source is engine
+            r
+            for each in self.engines
+            if each is not engine
+            for r in each.running[::-1] + each.waiting + each.inbox
+            if r.source is engine
         ]
         for r in mine + others:
             home = self.engines[r.host]  # of a stranded one: where it was computed
             for rows in (home.running, home.waiting, home.inbox):
                 if r in rows:
                     rows.remove(r)
-            home.pool.free += r.blocks
-            r.blocks, r.moving, r.landed, r.decoding, r.flight = [], False, False, False, -1
+            if r.blocks:
+                home.pool.release(r)
+            if home is not engine:
+                self.kick(home)
+            r.moving, r.landed, r.decoding, r.flight = False, False, False, -1
             home.swap_room += r.swapped + r.copied
             r.swapped = r.copied = 0
         engine.lagging = []
@@ -205,6 +214,7 @@ class SlowMoves(SlowFleet):
             self.something_changed = True
         else:
             self.rejected.add(r.number)
+            self.send(self.now)
 
 
 def can_decode(replica: Replica, r: Request) -> bool:

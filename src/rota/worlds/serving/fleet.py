@@ -122,6 +122,15 @@ class Plan:
     energy: EnergyPlan | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """KV under way while its request decodes; `preemptions`: how often that had been displaced when the copy began."""
+
+    source: int
+    target: int
+    preemptions: int
+
+
 @dataclass
 class Fleet:
     """The hosts of one run together."""
@@ -149,7 +158,7 @@ class Fleet:
         self._family()
         self.migrate = self.run.roles.migrate
         self.migrations = self.swaps = 0
-        self._copies: dict[int, int] = {}  # request -> host that its KV is copied to while it decodes
+        self._copies: dict[int, _Copy] = {}  # KV that is copied while its request decodes
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
@@ -175,8 +184,10 @@ class Fleet:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing but outages is to come, so that a fleet whose hosts have nothing to do will never have."""
-        return not self._pending and not self._transfers.active and not self.run.hosts[:, at.DOWN].any()
+        """Whether nothing but outages and switches is to come, so that a fleet whose hosts have nothing to do will never have."""
+        if self._pending or self._transfers.active or self.run.hosts[:, at.DOWN].any():
+            return False
+        return not (self.power.starting and (self.run.state[at.WAITING_AT_ROUTER] or self._stranded))
 
     def act(self, now: float) -> None:
         """Do what is due at `now`, which `next` has named."""
@@ -184,7 +195,7 @@ class Fleet:
         if self._transfers.next() <= now:
             for job in self._transfers.through(now):
                 if job in self._copies:
-                    self._switch(job, self._copies[job], now)
+                    self._switch(job, self._copies.pop(job), now)
                     continue
                 self.later(now + self.plan.link.latency, partial(self._land, job, self._flights[job]))
             return
@@ -270,7 +281,6 @@ class Fleet:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
-            self._copies.pop(job, None)
         if self.pools is not None:
             self.run.jobs[at.GOES_TO, job] = at.HERE  # where it decodes it stays, also when it must compute again
             target = self.pools.target(job)
@@ -298,7 +308,7 @@ class Fleet:
         if source < 0:  # from the host's memory, which no one else uses
             replica = self.run.replicas[target]
             self.swaps += 1
-            self._flights[job] = (-self.swaps, target, target)
+            self._flights[job] = (next(self._number), target, target)
             rate = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth
             copies = -(-int(self.run.jobs[at.SWAPPED, job]) // replica.swap_group)
             took = rate * float(self.run.jobs[at.TARGET, job]) + replica.swap_per_copy * copies
@@ -306,7 +316,7 @@ class Fleet:
             self.later(max(now + took, ready), partial(self._land, job, self._flights[job]))
             return
         size = self.plan.kv_bytes[source] * float(self.run.jobs[at.TARGET, job]) * (1.0 - self.plan.link.overlap)
-        self._flights[job] = (self.moves, source, target)
+        self._flights[job] = (next(self._number), source, target)
         self.moves += 1
         self.moved_bytes += size
         self._transfers.begin(job, source, target, size, now)
@@ -353,20 +363,18 @@ class Fleet:
                 continue
             job = rows[0]
             size = self.plan.kv_bytes[source] * run.kv_tokens(job)
-            self._copies[job] = target
+            self._copies[job] = _Copy(source, target, int(run.jobs[at.PREEMPTIONS, job]))
             leaving.add(source)
-            self._flights[job] = (self.moves, source, target)
             self.moves += 1
             self.moved_bytes += size
             self._transfers.begin(job, source, target, size, now)
 
-    def _switch(self, job: int, target: int, now: float) -> None:
-        """A copy is there: the request stops, and goes on where it was copied to."""
-        del self._copies[job]
-        flight = self._flights.pop(job)
-        if self.migrate is not None and self.run.jobs[at.HOST, job] == flight[1] and self.run.switch(job, target, now):
+    def _switch(self, job: int, copy: "_Copy", now: float) -> None:
+        """A copy is there: the request stops, and goes on where it was copied to. A request that was displaced meanwhile stays: its KV was given away."""
+        here = self.run.jobs[at.HOST, job] == copy.source and self.run.jobs[at.PREEMPTIONS, job] == copy.preemptions
+        if self.migrate is not None and here and self.run.switch(job, copy.target, now):
             self.migrations += 1
-            flight = (flight[0], target, target)  # what it left does not matter any more
+            flight = (next(self._number), copy.target, copy.target)  # what it left does not matter any more
             self._flights[job] = flight
             self.later(now + self.migrate.stop, partial(self._land, job, flight))
 
@@ -384,7 +392,9 @@ class Fleet:
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)
                 del self._flights[job]
-                self._copies.pop(job, None)
+            for job in [job for job, copy in self._copies.items() if outage.host in (copy.source, copy.target)]:
+                self._transfers.cancel(job, now)
+                del self._copies[job]
             lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
             for job in lost:
                 del self._stranded[job]
@@ -398,8 +408,12 @@ class Fleet:
         self.run.clocks[outage.host, at.SLOWNESS] = 1.0
         if outage.is_crash:
             self.power.repaired(outage.host, now)
-            self.decoders_again(now)
         self._next_outage(outages)
+
+    def open(self, host: int, now: float) -> None:
+        """A host takes requests again, those too whose prompts are done and that found no host to decode."""
+        self.run.open(host, now)
+        self.decoders_again(now)
 
     def decoders_again(self, now: float) -> None:
         """Prompts that found no host to decode them look again."""

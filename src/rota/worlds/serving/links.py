@@ -55,8 +55,10 @@ class Transfers:
 
     def cancel(self, job: int, now: float) -> None:
         """A transfer ends before its time, if there is one."""
-        self._pass(now)
-        self._end([each for each in self.active if each.job == job])
+        ended = [each for each in self.active if each.job == job]
+        if ended:
+            self._pass(now)
+            self._end(ended)
 
     def next(self) -> float:
         """When the next transfer is through, if nothing begins before; inf: none is under way."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Power:
     """The switches of a fleet.
 
-    A replica is off, starting, on, or draining: it takes no requests any more, and is off when it has none.
+    A replica is off, starting, on, or draining: it takes no requests any more, and is off when it has none. The last one that takes prompts stays on, and
+    so does the last one that decodes.
     """
 
     def __init__(self, fleet: "Fleet") -> None:
@@ -34,10 +35,24 @@ class Power:
         if self.policy is not None:
             scaling = fleet.plan.scaling
             first = scaling.least if scaling.first is None else scaling.first
-            for host in range(min(first, hosts), hosts):
+            for host in self._first_off(first):
                 del self.since[host]
                 self.run.hosts[host, at.SHUT] = 1
             fleet.later(self.begin + self.policy.every, self._ask, outage=True)
+
+    def _first_off(self, count: int) -> list[int]:
+        """All but the first `count`; those without which nothing goes come before the others."""
+        roles = self.run.hosts[:, at.ROLE]
+        needed = dict.fromkeys(int(np.argmax(roles != without)) for without in (at.DECODE_ROLE, at.PREFILL_ROLE))
+        order = list(dict.fromkeys([*needed, *range(len(roles))]))
+        return sorted(order[max(count, len(needed)) :])
+
+    def _may_go(self) -> set[int]:
+        """Replicas that are not draining and without which others still take prompts and decode."""
+        roles, on = self.run.hosts[:, at.ROLE], sorted(set(self.since) - set(self.draining))
+        takers = [host for host in on if roles[host] != at.DECODE_ROLE]
+        decoders = [host for host in on if roles[host] != at.PREFILL_ROLE]
+        return {host for host in on if takers != [host] and decoders != [host]}
 
     def seconds(self, end: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Seconds that each replica was paid for, from the first arrival to `end`."""
@@ -50,7 +65,7 @@ class Power:
         """A replica is up again after an outage: it takes requests if it is on."""
         self.run.hosts[host, at.DOWN] = 0
         if host in self.since and host not in self.starting and host not in self.draining:
-            self.run.open(host, now)
+            self.fleet.open(host, now)
 
     def _ask(self, now: float) -> None:
         policy, scaling = self.policy, self.fleet.plan.scaling
@@ -64,7 +79,7 @@ class Power:
         wanted = int(min(max(np.ceil(answer), scaling.least), scaling.most, len(self.run.replicas)))
         while len(self.since) - len(self.draining) < wanted:
             self._switch_on(now)
-        while len(self.since) - len(self.draining) > wanted:
+        while len(self.since) - len(self.draining) > wanted and self._may_go():
             self._drain(now)
         self._put_off(now)
 
@@ -73,26 +88,24 @@ class Power:
             host = max(self.draining, key=lambda each: (self.draining[each], -each))
             del self.draining[host]
             if not self.run.hosts[host, at.DOWN]:
-                self.run.open(host, now)
+                self.fleet.open(host, now)
             return
         host = min(set(range(len(self.run.replicas))) - set(self.since))
         self.since[host] = now
         self.starting.add(host)
-        self.fleet.later(now + self.fleet.plan.scaling.start_seconds, partial(self._started, host))
+        self.fleet.later(now + self.fleet.plan.scaling.start_seconds, partial(self._started, host), outage=True)
 
     def _started(self, host: int, now: float) -> None:
         if host in self.starting:
             self.starting.discard(host)
             if not self.run.hosts[host, at.DOWN]:
-                self.run.open(host, now)
+                self.fleet.open(host, now)
 
     def _drain(self, now: float) -> None:
         """The one with the least to do goes; one that has not started yet before all others."""
         hosts = self.run.hosts
         busy = hosts[:, [at.QUEUED_COUNT, at.INBOX_COUNT, at.RUNNING_COUNT]].sum(axis=1)
-        host = min(
-            set(self.since) - set(self.draining), key=lambda each: (each not in self.starting, busy[each], -each)
-        )
+        host = min(self._may_go(), key=lambda each: (each not in self.starting, busy[each], -each))
         self.starting.discard(host)
         self.run.hosts[host, at.SHUT] = 1
         self.draining[host] = now

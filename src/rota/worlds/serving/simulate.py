@@ -359,10 +359,12 @@ class Simulation:
         blocks = max(replica.kv_blocks for replica in self.replicas) if caching else 1
         smallest = min(replica.block_tokens for replica in self.replicas)
         longest = int((self.workload.prompt_tokens + self.workload.output_tokens).max(initial=1))
+        longest = max(longest, *(replica.rules.reserve_tokens for replica in self.replicas))  # set aside, needed or not
         table = min(-(-longest // smallest) + 1, blocks) if caching else 1
         slots = int(self.state[at.RUNNING_ROOM]) if caching else 1
         room = 1 << (2 * blocks).bit_length()
-        self.state[[at.BLOCK_ROOM, at.TABLE_ROOM, at.MAP_ROOM]] = blocks, table, room
+        self.state[[at.BLOCK_ROOM, at.TABLE_ROOM, at.MAP_ROOM, at.SLOT_ROOM]] = blocks, table, room, slots
+        self._caching = caching
         self._own(at.A_BLOCKS, np.full((hosts, 4, blocks), -1, np.int64))
         self._own(at.A_TABLES, np.zeros((hosts, slots, table), np.int64))
         self._own(at.A_SLOTS, np.zeros((hosts, slots), np.int64))
@@ -374,7 +376,7 @@ class Simulation:
 
     def _empty_cache(self, host: int) -> None:
         """All blocks of a host are free and hold nothing."""
-        count, slots = self.replicas[host].kv_blocks, int(self.state[at.RUNNING_ROOM])
+        count, slots = self.replicas[host].kv_blocks, int(self.state[at.SLOT_ROOM])
         fields = self._arrays[at.A_BLOCKS][host]
         fields[:] = -1
         fields[1] = 0
@@ -641,7 +643,26 @@ class Simulation:
         """(kind, request) of all that the kernel has stopped for, in this order."""
         found = sorted(map(tuple, self._arrays[at.A_STOPS][: self.state[at.STOP_COUNT]].tolist()))
         self.state[at.STOP_COUNT] = 0
+        if self._caching:
+            self._table_for_each()
         return found
+
+    def _table_for_each(self) -> None:
+        """As many block tables as requests may run, besides those that keep their KV where they ran until it has moved."""
+        hosts, room = self.hosts, int(self.state[at.SLOT_ROOM])
+        running = hosts[:, at.RUNNING_COUNT] + hosts[:, at.LAGGING]
+        if (hosts[:, at.SLOTS_FREE] + running >= self.state[at.RUNNING_ROOM]).all():
+            return
+        tables = np.zeros((len(hosts), 2 * room, int(self.state[at.TABLE_ROOM])), np.int64)
+        tables[:, :room] = self._arrays[at.A_TABLES]
+        self._own(at.A_TABLES, tables)
+        slots = np.zeros((len(hosts), 2 * room), np.int64)
+        for row, old, host in zip(slots, self._arrays[at.A_SLOTS], hosts, strict=True):
+            free = int(host[at.SLOTS_FREE])
+            row[:free], row[free : free + room] = old[:free], np.arange(room, 2 * room)
+            host[at.SLOTS_FREE] = free + room
+        self._own(at.A_SLOTS, slots)
+        self.state[at.SLOT_ROOM] = 2 * room
 
     def can_decode(self, job: int) -> npt.NDArray[np.bool_]:
         """Which hosts are up and could hold a request whose prompt was computed elsewhere."""

@@ -642,11 +642,14 @@ def start(state, r):
     clock[ENDS_AT] = clock[NOW] + clock[SLOWNESS] * seconds + clock[STALL]
     if host[POWERED]:
         call_entry(state[POWER_ENTRY], state[SELF], r, 0, 0, 0)
-    clock[STALL] = 0.0
     host[BUSY] = 1
     host[ITERATIONS] += 1
     if host[GANG_SIZE] > 1:
-        keep_step(state, r)
+        keep_step(
+            state, r
+        )  # a member that begins at the same time makes it count again: STALL is kept until the step ends
+    else:
+        clock[STALL] = 0.0
     return STARTED
 
 
@@ -678,7 +681,7 @@ def keep_step(state, r):
             seconds = call_timing(
                 hosts[g, TIMING_ENTRY], hosts[g, TIMING_PARAMETERS], state[A_FEATURES] + 8 * FEATURES * g
             )
-            slowest = max(slowest, clocks[g, SLOWNESS] * seconds)
+            slowest = max(slowest, clocks[g, SLOWNESS] * seconds + clocks[g, STALL])
     for g in range(first, last):
         if hosts[g, BUSY] and clocks[g, BEGUN] == clocks[r, BEGUN]:
             clocks[g, ENDS_AT] = clocks[r, BEGUN] + slowest
@@ -864,6 +867,8 @@ def complete(state, r):
     clock[NOW] = now
     host[BUSY] = 0
     host[READY] = 1
+    if host[GANG_SIZE] > 1:
+        clock[STALL] = 0.0
     if host[DECODING_NOW]:
         complete_decodes(state, r, now)
     if host[PREFILL_COUNT] > 0:

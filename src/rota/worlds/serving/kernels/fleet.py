@@ -36,6 +36,7 @@ from rota.worlds.serving.kernels.layout import (
     HOSTS,
     INBOX_COUNT,
     INBOX_HEAD,
+    INBOX_TAIL,
     KV_BLOCKS,
     LAGGING,
     LANDED,
@@ -46,6 +47,7 @@ from rota.worlds.serving.kernels.layout import (
     MAX_RUNNING,
     MOVING,
     NEXT_IN_BOX,
+    NOW,
     OPEN_ENTRY,
     PARKED,
     PREFILL_ROLE,
@@ -67,6 +69,7 @@ from rota.worlds.serving.kernels.layout import (
     SOURCE,
     SOURCE_HELD,
     STAGE,
+    STALL,
     STATE,
     STOP_GATE,
     STOP_HANDOFF,
@@ -85,7 +88,7 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
 )
 from rota.worlds.serving.kernels.moves import kick, note
-from rota.worlds.serving.kernels.outstanding import wait_no_more
+from rota.worlds.serving.kernels.outstanding import nothing_waits, uncount
 from rota.worlds.serving.kernels.queue import push, set_count
 
 
@@ -225,14 +228,17 @@ def leave(state, r, j):
 def switch(state, j, d, now):
     """A decoding job goes on at host d, whose KV it has been copied to but for the last tokens: it stops here and lands there. False: it cannot.
 
-    It cannot where it decodes no more, or where d has no slot or not the blocks.
+    It cannot where it decodes no more, where d has no slot or not the blocks, and where d does not decode or could not hold it to its end.
     """
     job, host = job_ints(state), host_ints(state)[d]
     r = job[HOST, j]
     tokens = job[PROMPT, j] + generated(job, host_ints(state)[r], j) - 1 if r >= 0 else 0
-    wanted = blocks_for(max(tokens, host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0), host[BLOCK_TOKENS])
+    held = max(tokens, host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0)
+    wanted = blocks_for(held, host[BLOCK_TOKENS])
     full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
     if job[STATE, j] != DECODING or r == d or host[SHUT] or full or wanted + host[WATERMARK] > host[FREE]:
+        return False
+    if host[ROLE] == PREFILL_ROLE or not holds_whole(state, d, j):
         return False
     touch(state, r, now)
     touch(state, d, now)
@@ -245,7 +251,7 @@ def switch(state, j, d, now):
     job[HOST, j], job[STATE, j] = d, MOVING
     if host[PREFIX]:
         call_entry(state[OPEN_ENTRY], state[SELF], d, j, 0, 0)
-    reserve(state, d, j, wanted * host[BLOCK_TOKENS])
+    reserve(state, d, j, held)
     ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[d, host[RUNNING_COUNT]] = j
     host[RUNNING_COUNT] += 1
     return True
@@ -263,6 +269,25 @@ def stray(state, j, r, now):
         restart(state, j, r, now)
 
 
+@compiler.inner
+def bears(state, waiting, d, r):
+    """Whether host d has jobs whose KV is at host r."""
+    job, host = job_ints(state), host_ints(state)[d]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[d]
+    for position in range(host[RUNNING_COUNT]):
+        if job[SOURCE, running[position]] == r + 1:
+            return True
+    for position in range(host[QUEUED_COUNT]):
+        if job[SOURCE, waiting[position]] == r + 1:
+            return True
+    j = host[INBOX_HEAD]
+    for _ in range(host[INBOX_COUNT]):
+        if job[SOURCE, j] == r + 1:
+            return True
+        j = job[NEXT_IN_BOX, j]
+    return False
+
+
 @compiler.njit
 def crash(state, r, now):
     """A host goes down with all that it had; nothing of its iteration counts. The lines have room for everything that comes back."""
@@ -273,6 +298,7 @@ def crash(state, r, now):
         clock[BUSY_SECONDS] += now - clock[BEGUN]
     clock[WATTS] = 0.0
     host[BUSY] = host[READY] = host[STAGE] = host[DECODING_NOW] = 0
+    clock[NOW], clock[STALL] = now, 0.0  # those that go in step with it wait for it no more
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])
     while host[RUNNING_COUNT] > 0:
         j = running[r, 0]
@@ -282,13 +308,18 @@ def crash(state, r, now):
     lines = host_ints(state)
     for d in range(state[HOSTS]):
         if d != r:
+            if not bears(state, waiting[d], d, r):
+                continue
             touch(state, d, now)
             for position in range(lines[d, RUNNING_COUNT] - 1, -1, -1):
                 j = running[d, position]
                 if job[STATE, j] == MOVING and job[SOURCE, j] == r + 1:
                     leave(state, d, j)
                     restart(state, j, r, now)
+            sort_out_inbox(state, d, r, now)
+            kick(state, d, now)
         sort_out(state, waiting[d], d, r, now)
+        nothing_waits(state, d)
     while host[INBOX_COUNT] > 0:
         j = host[INBOX_HEAD]
         host[INBOX_HEAD] = job[NEXT_IN_BOX, j]
@@ -297,6 +328,27 @@ def crash(state, r, now):
     host[LAGGING] = host[LANDINGS] = 0
     clock[WAITING_PROMPT] = clock[WAITING_ANSWER] = 0.0
     host[FREE] = host[KV_BLOCKS]
+
+
+@compiler.inner
+def sort_out_inbox(state, d, r, now):
+    """Those in the inbox of host d whose KV was at host r, which goes down, start again."""
+    job, host = job_ints(state), host_ints(state)[d]
+    j, count = host[INBOX_HEAD], host[INBOX_COUNT]
+    host[INBOX_COUNT] = 0
+    for _ in range(count):
+        after = job[NEXT_IN_BOX, j]
+        if job[SOURCE, j] == r + 1:
+            uncount(state, d, j)
+            restart(state, j, r, now)
+        else:
+            if host[INBOX_COUNT] == 0:
+                host[INBOX_HEAD] = j
+            else:
+                job[NEXT_IN_BOX, host[INBOX_TAIL]] = j
+            host[INBOX_TAIL] = j
+            host[INBOX_COUNT] += 1
+        j = after
 
 
 @compiler.inner
@@ -310,7 +362,7 @@ def sort_out(state, waiting, d, r, now):
         if d == r:
             stray(state, j, r, now)
         elif job[SOURCE, j] == r + 1:
-            wait_no_more(state, d, j)
+            uncount(state, d, j)
             restart(state, j, r, now)
         else:
             push(state, d, j)

@@ -54,11 +54,24 @@ def wait(state, r, j):
 @compiler.inner
 def wait_no_more(state, r, j):
     """A job that waited runs; it is out of the counts already."""
-    job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
+    uncount(state, r, j)
+    nothing_waits(state, r)
+
+
+@compiler.inner
+def uncount(state, r, j):
+    """What a job that waited has to do is waited for no more."""
+    job, clock = job_ints(state), host_floats(state)[r]
     clock[WAITING_PROMPT] -= 0 if job[SOURCE, j] or job[SWAPPED, j] else job[PROMPT, j]
     clock[WAITING_ANSWER] -= max(0.0, job_floats(state)[SIZE, j] - job[GENERATED, j])
+
+
+@compiler.inner
+def nothing_waits(state, r):
+    """Where nothing waits, nothing is to do for it: what rounding left must not break ties."""
+    host, clock = host_ints(state)[r], host_floats(state)[r]
     if host[QUEUED_COUNT] + host[INBOX_COUNT] == 0:
-        clock[WAITING_PROMPT] = clock[WAITING_ANSWER] = 0.0  # what rounding left must not break ties
+        clock[WAITING_PROMPT] = clock[WAITING_ANSWER] = 0.0
 
 
 @compiler.inner

@@ -41,6 +41,7 @@ from rota.worlds.serving.kernels.layout import (
     REGISTERED,
     RUNNING_ROOM,
     SLOT,
+    SLOT_ROOM,
     SLOTS_FREE,
     STATE,
     STEP,
@@ -166,16 +167,16 @@ def take(state, r):
 
 @compiler.inner
 def table(state, r, j):
-    """The blocks of a running job, in the order of its tokens."""
-    tables = ints_at(state[A_TABLES], state[HOSTS] * state[RUNNING_ROOM], state[TABLE_ROOM])
-    return tables[r * state[RUNNING_ROOM] + job_ints(state)[SLOT, j]]
+    """The blocks of a job that runs or is parked, in the order of its tokens."""
+    tables = ints_at(state[A_TABLES], state[HOSTS] * state[SLOT_ROOM], state[TABLE_ROOM])
+    return tables[r * state[SLOT_ROOM] + job_ints(state)[SLOT, j]]
 
 
 @compiler.inner
 def open_table(state, r, j, hits):
     """Give a job a block table that begins with its cached blocks."""
     job, host = job_ints(state), host_ints(state)[r]
-    slots = ints_at(state[A_SLOTS], state[HOSTS], state[RUNNING_ROOM])[r]
+    slots = ints_at(state[A_SLOTS], state[HOSTS], state[SLOT_ROOM])[r]
     host[SLOTS_FREE] -= 1
     job[SLOT, j] = slots[host[SLOTS_FREE]]
     keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
@@ -269,7 +270,7 @@ def release_table(state, r, j):
         register(state, r, j, job[BASE, j] + host[STEP] - job[JOINED, j] if decoding else job[COMPUTED, j])
     for k in range(job[HELD_BLOCKS, j] - 1, -1, -1):
         let_go(state, r, blocks[k])
-    slots = ints_at(state[A_SLOTS], state[HOSTS], state[RUNNING_ROOM])[r]
+    slots = ints_at(state[A_SLOTS], state[HOSTS], state[SLOT_ROOM])[r]
     slots[host[SLOTS_FREE]] = job[SLOT, j]
     host[SLOTS_FREE] += 1
 
