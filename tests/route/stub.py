@@ -28,6 +28,7 @@ class Stub:
     health_status: int = 200
     cut_after: int | None = None  # events of a stream until the connection is cut
     hang: bool = False  # take the request and say nothing
+    gate: asyncio.Event | None = None  # say nothing until it is set
     health_hangs: bool = False
     close_at_once: bool = False
     metrics: str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.25\n"
@@ -91,6 +92,8 @@ class Stub:
             await asyncio.sleep(3600)
         if self.hang:
             await asyncio.sleep(3600)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.status != 200:
             error = {"error": {"message": "from the engine", "type": "engine_error", "code": self.status}}
             return web.json_response(error, status=self.status, headers=self.extra)

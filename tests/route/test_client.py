@@ -98,6 +98,41 @@ def test_a_cut_stream_is_an_error_of_the_client(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_cut_stream_of_responses_is_an_error_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with clients(tmp_path, [Stub(cut_after=2)]) as (_, client):
+            stream = await client.responses.create(model="m", input="hello", stream=True)
+            pieces: list[Any] = []
+            with pytest.raises(openai.APIError, match="in the middle of the answer"):
+                await collect(stream, pieces)
+            assert len(pieces) == 2
+
+    asyncio.run(run())
+
+
+def test_the_routers_own_refusals_are_the_clients_errors(tmp_path: Path) -> None:
+    async def run() -> None:
+        settings = {"tenants": {"known": [], "other": {"name": "", "requests_per_minute": 1}}}
+        async with clients(tmp_path, [Stub()], **settings) as (setup, client):
+            messages: Any = [{"role": "user", "content": "x"}]
+            await client.chat.completions.create(model="m", messages=messages)
+            with pytest.raises(openai.RateLimitError) as limited:
+                await client.chat.completions.create(model="m", messages=messages)
+            assert int(limited.value.response.headers["retry-after"]) in range(1, 62)
+            other = {"x-llm-d-inference-fairness-id": "other"}
+            with pytest.raises(openai.NotFoundError, match="does not exist here"):
+                await client.chat.completions.create(model="no", messages=messages, extra_headers=other)
+            await setup.stubs[0].stop()
+            await until(lambda: not setup.running.router.ready)
+            third = {"x-llm-d-inference-fairness-id": "third"}
+            with pytest.raises(openai.InternalServerError) as down:
+                await client.chat.completions.create(model="m", messages=messages, extra_headers=third)
+            assert down.value.status_code == 503
+            assert down.value.code == "no_backend"
+
+    asyncio.run(run())
+
+
 def test_cancellation_reaches_the_engine(tmp_path: Path) -> None:
     async def run() -> None:
         async with clients(tmp_path, [Stub(tokens=1000, pause=0.01)]) as (setup, client):

@@ -38,6 +38,12 @@ class Fussy(Place):
     def costs(self, jobs, hosts, now):
         if self.how == "raise":
             raise RuntimeError("no idea")
+        if self.how == "exit":
+            raise SystemExit(3)
+        if self.how == "none":
+            return None
+        if self.how == "text":
+            return np.array(["a"] * len(hosts))
         if self.how == "shape":
             return np.zeros(len(hosts) + 1)
         if self.how == "inf":
@@ -239,7 +245,7 @@ def test_rates_are_learned_from_the_time_that_work_took() -> None:
     assert learned[0] == pytest.approx((2e-4, 8e-4))
 
 
-@pytest.mark.parametrize("how", ["nan", "raise", "shape"])
+@pytest.mark.parametrize("how", ["nan", "raise", "shape", "exit", "none", "text"])
 def test_a_policy_that_fails_is_replaced_for_that_decision(how: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(USER)
     live, said = decisions({"mine:Fussy": {"how": how}}, folder=tmp_path)
@@ -312,15 +318,19 @@ def test_the_prefix_index_forgets_the_end_first() -> None:
 
 def test_full_backends_make_a_line_and_a_full_line_sheds(tmp_path: Path) -> None:
     async def run() -> None:
-        stub = Stub(tokens=4, pause=0.03)
-        async with routed(tmp_path, [stub], each={"max_outstanding": 2}, line={"room": 3, "seconds": 5}) as setup:
+        gate = asyncio.Event()
+        stub = Stub(tokens=4, gate=gate)
+        async with routed(tmp_path, [stub], each={"max_outstanding": 2}, line={"room": 3, "seconds": 30}) as setup:
 
             async def one() -> tuple[int, str | None]:
                 async with chat(setup, STREAM) as answer:
                     await answer.read()
                     return answer.status, answer.headers.get("Retry-After")
 
-            found = await asyncio.gather(*(one() for _ in range(8)))
+            asking = asyncio.gather(*(one() for _ in range(8)))
+            await until(lambda: setup.running.router.line.shed == 3)
+            gate.set()
+            found = await asking
             assert sorted(status for status, _ in found) == [200] * 5 + [429] * 3
             assert all(retry is not None and int(retry) >= 1 for status, retry in found if status == 429)
             assert setup.running.router.line.shed == 3
@@ -334,7 +344,8 @@ def test_full_backends_make_a_line_and_a_full_line_sheds(tmp_path: Path) -> None
 
 def test_the_line_is_served_in_the_order_of_the_hold_policy(tmp_path: Path) -> None:
     async def run() -> None:
-        stub = Stub(tokens=1, pause=0.05)
+        gate = asyncio.Event()
+        stub = Stub(tokens=1, gate=gate)
         async with routed(tmp_path, [stub], each={"max_outstanding": 1}, policy={"hold": "priority"}) as setup:
             line = setup.running.router.line
 
@@ -348,6 +359,7 @@ def test_the_line_is_served_in_the_order_of_the_hold_policy(tmp_path: Path) -> N
             for number, priority in enumerate((0, 5, 9, 1)):
                 tasks.append(asyncio.create_task(one(priority)))
                 await until(lambda number=number: len(line) + setup.running.router.fleet.outstanding == number + 1)
+            gate.set()
             await asyncio.gather(*tasks)
             order = [msgspec.json.decode(each["body"])["user"] for each in stub.seen]
             assert order == ["0", "1", "5", "9"]
@@ -357,7 +369,8 @@ def test_the_line_is_served_in_the_order_of_the_hold_policy(tmp_path: Path) -> N
 
 def test_a_full_line_sheds_the_last_of_its_order(tmp_path: Path) -> None:
     async def run() -> None:
-        stub = Stub(tokens=1, pause=0.2)
+        gate = asyncio.Event()
+        stub = Stub(tokens=1, gate=gate)
         settings = {"each": {"max_outstanding": 1}, "policy": {"hold": "priority"}, "line": {"room": 1}}
         async with routed(tmp_path, [stub], **settings) as setup:
             line = setup.running.router.line
@@ -370,8 +383,10 @@ def test_a_full_line_sheds_the_last_of_its_order(tmp_path: Path) -> None:
             await until(lambda: setup.running.router.fleet.outstanding == 1)
             patient = asyncio.create_task(one(9))
             await until(lambda: len(line) == 1)
-            assert await one(1) == 200
+            urgent = asyncio.create_task(one(1))
             assert await patient == 429
+            gate.set()
+            assert await urgent == 200
             assert await first == 200
 
     asyncio.run(run())

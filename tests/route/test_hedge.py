@@ -54,10 +54,13 @@ def test_the_faster_one_serves_and_the_other_is_aborted(body: dict[str, Any], tm
 
 def test_the_first_one_may_still_win(tmp_path: Path) -> None:
     async def run() -> None:
-        stubs = [Stub(tokens=2, pause=0.1), Stub(hang=True)]
+        gate = asyncio.Event()
+        stubs = [Stub(gate=gate), Stub(hang=True)]
         async with routed(tmp_path, stubs, policy={"place": "round_robin"}, hedge=HEDGE) as setup:
-            async with chat(setup) as answer:  # 0.2 s, and the second is asked after 0.1 s
-                assert answer.status == 200
+            task = asyncio.create_task(whole(setup))
+            await until(lambda: stubs[1].running == 1)
+            gate.set()
+            assert await task == 200
             await until(lambda: stubs[1].left == 1)
             router = setup.running.router
             assert (router.hedges, router.hedges_won) == (1, 0)
@@ -72,11 +75,13 @@ def test_a_second_that_fails_does_not_spoil_the_first(tmp_path: Path) -> None:
         for number, bad in enumerate((Stub(status=503), Stub(close_at_once=True))):
             folder = tmp_path / str(number)
             folder.mkdir()
-            stubs = [Stub(tokens=3, pause=0.1), bad]
-            async with routed(folder, stubs, policy={"place": "round_robin"}, hedge=HEDGE) as setup:
-                async with chat(setup) as answer:
-                    assert answer.status == 200
+            gate = asyncio.Event()
+            async with routed(folder, [Stub(gate=gate), bad], policy={"place": "round_robin"}, hedge=HEDGE) as setup:
                 backends = setup.running.router.fleet.backends
+                task = asyncio.create_task(whole(setup))
+                await until(lambda backends=backends: backends["b"].failed == 1)
+                gate.set()
+                assert await task == 200
                 assert (backends["a"].finished, backends["b"].failed) == (1, 1)
                 at_zero(setup)
 
@@ -85,13 +90,17 @@ def test_a_second_that_fails_does_not_spoil_the_first(tmp_path: Path) -> None:
 
 def test_a_first_that_fails_leaves_it_to_the_second(tmp_path: Path) -> None:
     async def run() -> None:
-        stubs = [Stub(hang=True), Stub(tokens=4, pause=0.1)]
-        hedge = {"after": 0.2, "budget": 1.0}
-        settings = {"hedge": hedge, "policy": {"place": "round_robin"}, "timeouts": {"first_byte": 0.5}}
-        async with routed(tmp_path, stubs, **settings) as setup:
-            assert await whole(setup) == 200  # a fails after 0.5 s, b answers after 0.6 s
+        gate = asyncio.Event()
+        stubs = [Stub(hang=True), Stub(gate=gate)]
+        async with routed(tmp_path, stubs, policy={"place": "round_robin"}, hedge=HEDGE) as setup:
             backends = setup.running.router.fleet.backends
-            assert (backends["a"].failed, backends["b"].failed, backends["b"].finished) == (1, 0, 1)
+            task = asyncio.create_task(whole(setup))
+            await until(lambda: stubs[1].running == 1)
+            await stubs[0].stop()
+            await until(lambda: backends["a"].failed == 1)
+            gate.set()
+            assert await task == 200
+            assert (backends["b"].failed, backends["b"].finished) == (0, 1)
             assert setup.running.router.retries == 0
             at_zero(setup)
 
@@ -110,7 +119,7 @@ def test_when_both_fail_there_is_one_error(tmp_path: Path) -> None:
         settings = {
             "hedge": HEDGE,
             "policy": {"place": "round_robin"},
-            "timeouts": {"first_byte": 0.3},
+            "timeouts": {"first_byte": 1.0},
             "retry": {"attempts": 1},
         }
         async with routed(tmp_path, stubs, **settings) as setup:
@@ -139,7 +148,7 @@ def test_a_client_that_leaves_aborts_both(tmp_path: Path) -> None:
 
 def test_it_is_a_share_of_requests_and_only_where_there_is_room(tmp_path: Path) -> None:
     async def run() -> None:
-        stubs = [Stub(tokens=1, pause=0.15) for _ in range(2)]
+        stubs = [Stub(tokens=1, pause=0.5) for _ in range(2)]
         async with routed(tmp_path, stubs, hedge={"after": 0.05, "budget": 0.0}) as setup:
             setup.running.router.hedge_budget.level = 2.0  # two are left
             for _ in range(4):

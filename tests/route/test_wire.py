@@ -198,6 +198,24 @@ def test_headers_of_all_kinds_pass_unchanged(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_client_that_does_not_send_is_cut(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with routed(tmp_path, [Stub()], timeouts={"body": 0.3}) as setup, wires(setup, 4) as made:
+            silent, slow, halfway, patient = made
+            slow.send(b"POST /v1/chat/completions HT")
+            halfway.send(post(GOOD)[:-5])
+            patient.send(post(GOOD))
+            assert (await patient.answer())[0] == 200
+            for each in (silent, slow):
+                assert await each.over()
+            assert (await halfway.answer())[0] == 408
+            await asyncio.sleep(0.3)
+            patient.send(post(GOOD))  # a kept connection has the time that keep-alive gives it
+            assert (await patient.answer())[0] == 200
+
+    asyncio.run(run())
+
+
 def test_made_up_models_leave_no_trace(tmp_path: Path) -> None:
     async def run() -> None:
         async with routed(tmp_path, [Stub()], recording={"folder": "recording"}) as setup:

@@ -30,6 +30,7 @@ from rota.worlds.serving.policies import ROUTES, SERVING_ORDERS
 from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 
 FALLBACK = LeastOutstanding()
+FAILURES = (Exception, SystemExit)  # of a policy: a user's file that calls exit() must not end the router
 _OWN_HOST_COLUMNS = {
     "cached_tokens": Column("cached_tokens", "tokens", "tokens of this prompt that the host probably has cached"),
     "session_here": Column("session_here", "", "1 where the last request of this session went"),
@@ -155,7 +156,7 @@ class Decisions:
         self.asked += 1
         try:
             costs, by = self._costs(self.place, job, backends, now), self.name
-        except Exception as error:  # whatever a policy does, the request is served
+        except FAILURES as error:  # whatever a policy does, the request is served
             self.fallbacks += 1
             self._complain(f"{type(self.place).__name__} failed, least outstanding decided instead: {_line(error)}")
             costs, by = self._costs(FALLBACK, job, backends, now), "least_outstanding (fallback)"
@@ -191,7 +192,7 @@ class Decisions:
         try:
             jobs = self._jobs(self.hold.reads, waiting)
             keys = checked(self.hold.keys(jobs, now), (len(waiting),), self.hold, "keys", now)
-        except Exception as error:
+        except FAILURES as error:
             self.fallbacks += 1
             self._complain(f"{type(self.hold).__name__} failed, first come first served instead: {_line(error)}")
             return sorted(waiting, key=lambda job: (job.release, job.id))
@@ -231,7 +232,7 @@ class Decisions:
     def _call(self, policy: Policy, hook: str, *what: Any) -> None:
         try:
             getattr(policy, hook)(*what)
-        except Exception as error:
+        except FAILURES as error:
             self._complain(f"{type(policy).__name__}.{hook} failed: {_line(error)}")
 
 
@@ -243,7 +244,7 @@ def _spelt(spec: Any) -> str:
     return f"{name}({inside})" if inside else str(name)
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:500]
 
 

@@ -74,7 +74,9 @@ class Running:
         if self.router.recorder is not None:
             self.router.recorder.open()
         context = server_context(self.settings)
-        self._runner = web.ServerRunner(Server(Front(self.router)), shutdown_timeout=1.0)
+        self._runner = web.ServerRunner(
+            Server(Front(self.router), lambda: self.settings.written.timeouts.body), shutdown_timeout=1.0
+        )
         await self._runner.setup()
         if written.backends_dns is not None:
             await self._resolve()

@@ -24,7 +24,27 @@ MODEL = "/v1/models/"
 
 
 class _Connection(RequestHandler):
-    """aiohttp's connection, whose own errors are JSON too and whose tracebacks stay here."""
+    """aiohttp's connection, whose own errors are JSON too and whose tracebacks stay here.
+
+    A client that connects and does not send the head of a request in time is cut: after the first request the keep-alive timer sees to that.
+    """
+
+    head_seconds = 60.0
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._patience = asyncio.get_running_loop().call_later(self.head_seconds, transport.close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.asked()
+        super().connection_lost(exc)
+
+    def asked(self) -> None:
+        """A whole head has come."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def handle_error(
         self,
@@ -45,11 +65,16 @@ class _Connection(RequestHandler):
 class Server(web.Server):
     """Connections of the kind above; a client that leaves ends its request."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        head_seconds: Callable[[], float] = lambda: 60.0,
+    ) -> None:
         super().__init__(handler, handler_cancellation=True)
+        self._head_seconds = head_seconds
 
     def __call__(self) -> RequestHandler:
-        return _Connection(
+        made = _Connection(
             self,
             loop=self._loop,
             access_log=None,  # type: ignore[arg-type] # as AppRunner(access_log=None) does
@@ -59,6 +84,8 @@ class Server(web.Server):
             keepalive_timeout=75.0,
             lingering_time=2.0,
         )
+        made.head_seconds = self._head_seconds()
+        return made
 
 
 class Front:
@@ -78,6 +105,8 @@ class Front:
         }
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Connection):
+            request.protocol.asked()
         try:
             if request.method == "CONNECT":
                 raise Problem(405, "CONNECT is not served here", "invalid_request_error")

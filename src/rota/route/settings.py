@@ -82,7 +82,7 @@ class Timeouts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     first_byte: Seconds = 600.0  # a long prefill behind a long queue is no failure
     idle: Seconds = 120.0  # between two pieces of an answer
     client: Seconds = 120.0  # a client that does not read
-    body: Seconds = 60.0  # a client that does not send
+    body: Seconds = 60.0  # a client that does not send: the head of its first request, or a body
 
 
 class Retry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
