@@ -49,7 +49,7 @@ def test_mistakes_are_one_line(changes: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize("batch", ["vllm_v0", "sarathi", "orca", "static", {"vllm_v1": {"chunked_prefill": False}}])
 def test_tiers_need_a_batcher_that_cuts_and_mixes(batch: Any) -> None:
     scenario = parse(document({"prefix_caching": {"tiers": [{"blocks": 9}]}}, {"batch": batch}), Path())
-    with pytest.raises(InputError, match="policy a, batch: tiers of the prefix cache need a batcher .*: vllm_v1"):
+    with pytest.raises(InputError, match=r"policy a, batch: tiers of the prefix cache need a batcher .*: vllm_v1"):
         scenario.world.resolve(scenario.case, scenario.policies[0], Path())
 
 
