@@ -203,13 +203,15 @@ def caches(data: Path) -> Iterator[str]:
 
 
 def speeds(data: Path) -> Iterator[str]:
-    """Requests per CPU second with cache and routing, the best of five; the run alone, without reading the trace and building the arrays."""
+    """Requests per CPU second with cache and routing, the best of eight; the run alone, without reading the trace and building the arrays."""
     yield "| load | route, index, cache | requests | requests / CPU s |"
     yield "|---|---|---|---|"
-    sessions = {"kind": "chat", "requests": 100_000, "rate": 24.0, "variation": "none",
-                "sessions": {"turns": 2, "gap_seconds": 30, "system_tokens": 512, "groups": 16}}  # fmt: skip
+    shared = {"turns": 1.0, "system_tokens": 512, "groups": 16}
+    talks = {"turns": 1.49, "system_tokens": 512, "groups": 16}
+    chat: dict[str, Any] = {"kind": "chat", "requests": 20_000, "variation": "none"}
     loads: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-        ("chat sessions", {"generate": sessions}, {"block_tokens": 16, "kv_blocks": 32_768, "count": 8}),
+        ("conversations' lengths, 16 system prompts", {"generate": chat | {"rate": 40.0, "sessions": shared}}, {}),
+        ("the same, 1.49 turns each", {"generate": chat | {"rate": 15.0, "sessions": talks}}, {}),
         ("Mooncake conversation", {"trace": mooncake(data), "format": "mooncake"}, {}),
     ]
     cases: list[tuple[str, dict[str, Any] | None, Any]] = [
@@ -228,7 +230,7 @@ def speeds(data: Path) -> Iterator[str]:
             scenario = parse(document | ({"index": index} if index else {}), Path())
             world: Any = scenario.world
             work = world.workload(scenario.case, 0)
-            seconds = min(_seconds(world, scenario, work) for _ in range(6))
+            seconds = min(_seconds(world, scenario, work) for _ in range(8))
             known = "true" if index is None else index["kind"]
             cache = "plain" if caching is True else "lfu, a tier"
             yield f"| {load} | {route}, {known}, {cache} | {len(work):,} | {len(work) / seconds:,.0f} |"

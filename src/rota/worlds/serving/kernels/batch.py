@@ -365,11 +365,13 @@ def grow(state, r):
         preempt(state, r, worst)
         displaced += 1
         need = cut_chunks(state, r)
+    phase = host[STEP] % host[BLOCK_TOKENS]
+    full = ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase]  # decoders whose last block is full
     if host[PREFIX]:
-        call_entry(state[EXTEND_DECODERS_ENTRY], state[SELF], r, 0, 0, 0)
+        if full > 0:
+            call_entry(state[EXTEND_DECODERS_ENTRY], state[SELF], r, 0, 0, 0)
     elif host[RESERVE] != RESERVE_FIXED:
-        phase = host[STEP] % host[BLOCK_TOKENS]
-        host[FREE] -= ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r, phase]
+        host[FREE] -= full
     prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
     for position in range(host[PREFILL_COUNT]):
         j = prefills[position]
