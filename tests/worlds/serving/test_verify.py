@@ -34,7 +34,9 @@ def parts(run: Simulation) -> Parts:
 @given(rows=requests)
 def test_every_run_passes(name: str, caching: bool, rows: list[tuple[int, int, int, int]]) -> None:
     fleet = [Replica(**{**replica(rules_of(name)).__dict__, "prefix_caching": caching and name == "vllm_v1"})] * 2
-    assert verify(*parts(simulate(workload(rows), fleet, route="least_outstanding"))) == []
+    work = workload(rows)
+    run = simulate(work, fleet, route="least_outstanding", visible_output=work.output_tokens.astype(np.float64))
+    assert verify(*parts(run)) == []
 
 
 @given(rows=requests)

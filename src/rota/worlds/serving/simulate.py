@@ -13,7 +13,7 @@ from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.batching import UNLIMITED, BatchRules
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
-from rota.worlds.serving.inside import equip
+from rota.worlds.serving.inside import equip, iteration_entries
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.speculative import Speculative
@@ -456,11 +456,11 @@ class Simulation:
 
     def _entries(self) -> None:
         """Compile what this run needs and nothing else."""
-        from rota.worlds.serving.kernels import advance, batch
+        from rota.worlds.serving.kernels import advance
 
         state = self.state
         state[at.SELF] = state.ctypes.data
-        state[[at.BEGIN_ENTRY, at.COMPLETE_ENTRY]] = batch.begin_entry.address, batch.complete_entry.address
+        state[[at.BEGIN_ENTRY, at.COMPLETE_ENTRY]] = iteration_entries(self)
         if any(replica.prefix_caching for replica in self.replicas):
             from rota.worlds.serving.kernels import prefix
 
