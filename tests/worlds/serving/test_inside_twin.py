@@ -91,6 +91,15 @@ def test_with_an_order_that_is_asked(asked: str, name: str, rows: Rows) -> None:
     compare(workload(rows), [replica(MADE[name].rules(ENGINE))], lived(asked))
 
 
+@pytest.mark.parametrize("name", ["sample", "layered", "semi_pd"])
+@pytest.mark.parametrize("victim", ["arrival", "decision"])
+@settings(max_examples=40)
+@given(rows=rows_of_requests)
+def test_with_a_victim_role(victim: str, name: str, rows: Rows) -> None:
+    shortest = Told(lambda number, release, prompt, *_: (prompt,), victim)
+    compare(workload(rows), [replica(MADE[name].rules(ENGINE), kv_blocks=9)], FCFS(), victim=shortest)
+
+
 @pytest.mark.parametrize("name", MADE)
 @settings(max_examples=25)
 @given(rows=rows_of_requests)

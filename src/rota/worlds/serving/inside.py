@@ -53,6 +53,25 @@ def equip(run: "Simulation") -> None:
     run.kept = kept
 
 
+def iteration_entries(run: "Simulation") -> tuple[int, int]:
+    """Addresses of what begins and what ends an iteration of a host. Where some have streams each host has its own."""
+    from rota.worlds.serving.kernels import batch
+
+    plain = batch.begin_entry.address, batch.complete_entry.address
+    if any(replica.rules.prompts_first for replica in run.replicas):
+        from rota.worlds.serving.kernels import prompts_first
+
+        plain = prompts_first.begin_entry.address, plain[1]
+    if all(replica.rules.streams is None for replica in run.replicas):
+        return plain
+    from rota.worlds.serving.kernels import inside, streams
+
+    for number, replica in enumerate(run.replicas):
+        if replica.rules.streams is None:
+            run._arrays[at.A_INSIDE][number, [inside.HOST_BEGIN, inside.HOST_COMPLETE]] = plain
+    return streams.any_begin_entry.address, streams.any_complete_entry.address
+
+
 def _go_together(rules: BatchRules, replica: "Replica") -> None:
     """Raises InputError where two mechanisms both say how long an iteration takes."""
     timed = {
@@ -115,7 +134,7 @@ def _layers(row: IntRow, tokens: int, layers: int) -> int:
 def _streams(rules: Streams, row: IntRow, floats: npt.NDArray[np.float64]) -> int:
     from rota.worlds.serving.kernels import inside, streams
 
-    row[[inside.STREAM_BEGIN, inside.STREAM_COMPLETE]] = streams.begin_entry.address, streams.complete_entry.address
+    row[[inside.HOST_BEGIN, inside.HOST_COMPLETE]] = streams.begin_entry.address, streams.complete_entry.address
     floats[[inside.SHARE, inside.PROMPT_SCALE, inside.DECODE_SCALE, inside.CONTENTION]] = (
         rules.share,
         rules.prompt_scale,

@@ -21,7 +21,7 @@ from rota.worlds.serving.caching import LRU, Caches, Index, Tier
 from rota.worlds.serving.classes import due
 from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
-from rota.worlds.serving.inside import equip
+from rota.worlds.serving.inside import equip, iteration_entries
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import PrefixBlocks, Workload
 from rota.worlds.serving.nodes import Seat, gpu_shares
@@ -567,15 +567,11 @@ class Simulation:
 
     def _entries(self) -> None:
         """Compile what this run needs and nothing else."""
-        from rota.worlds.serving.kernels import advance, batch
+        from rota.worlds.serving.kernels import advance
 
         state = self.state
         state[at.SELF] = state.ctypes.data
-        state[[at.BEGIN_ENTRY, at.COMPLETE_ENTRY]] = batch.begin_entry.address, batch.complete_entry.address
-        if any(replica.rules.prompts_first for replica in self.replicas):
-            from rota.worlds.serving.kernels import prompts_first
-
-            state[at.BEGIN_ENTRY] = prompts_first.begin_entry.address
+        state[[at.BEGIN_ENTRY, at.COMPLETE_ENTRY]] = iteration_entries(self)
         if any(replica.prefix_caching for replica in self.replicas):
             from rota.worlds.serving.kernels import prefix
 

@@ -23,8 +23,6 @@ from rota.worlds.serving.kernels.inside import (
     PACKED,
     PICK_ENTRY,
     SPECULATIVE,
-    STREAM_BEGIN,
-    STREAM_COMPLETE,
     STREAMED,
     TIME_ENTRY,
     TIMED,
@@ -881,16 +879,10 @@ def complete(state, r):
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def begin_entry(address, r, _, __, ___):
-    state = whole_state(address)
-    if host_ints(state)[r, INSIDE] & STREAMED:
-        return call_entry(inside(state, r)[STREAM_BEGIN], address, r, 0, 0, 0)
-    return begin(state, r)
+    return begin(whole_state(address), r)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def complete_entry(address, r, _, __, ___):
-    state = whole_state(address)
-    if host_ints(state)[r, INSIDE] & STREAMED:
-        return call_entry(inside(state, r)[STREAM_COMPLETE], address, r, 0, 0, 0)
-    complete(state, r)
+    complete(whole_state(address), r)
     return 0

@@ -27,11 +27,12 @@ GATED, OBSERVED, TIMED, PACKED, CHECKED, LAYERED, STREAMED, SPECULATIVE = (1 << 
 (
     GATE_ENTRY, OBSERVE_ENTRY, TIME_ENTRY, PICK_ENTRY, CHECK_ENTRY, LAYER_ENTRY, CAPACITY, ESTIMATE, WINDOW, LIMIT,
     KEY, HISTORY, HISTORY_COUNT, HISTORY_NEXT, SCRATCH, RESERVED, LAYER_TOKENS, LAYERS, GROUPS, GROUP,
-    STREAM_BEGIN, STREAM_COMPLETE, PROMPTS_RUN, ACCEPT_ENTRY, DRAFT_ENTRY, DRAFT_PARAMETERS, DRAFT_TOKENS,
+    HOST_BEGIN, HOST_COMPLETE, PROMPTS_RUN, ACCEPT_ENTRY, DRAFT_ENTRY, DRAFT_PARAMETERS, DRAFT_TOKENS,
     OFF_ABOVE, SPECULATES, LOOKAHEAD, SPECULATIVE_KEY, INSIDE_INTS,
 ) = range(32)  # fmt: skip
 # CAPACITY: tokens that the gate may fill. HISTORY, SCRATCH, RESERVED: addresses of arrays. GROUPS: layer groups of the wave under way, GROUP: those done.
 # PROMPTS_RUN: an iteration of prompts is under way in a stream of its own; the decodes' is under way while DECODING_NOW.
+# HOST_BEGIN, HOST_COMPLETE: where some hosts have streams, how each begins and ends an iteration.
 # SPECULATES: the iteration under way has a draft, LOOKAHEAD: blocks that are kept free for it.
 
 # A host's floats of these mechanisms.

@@ -30,6 +30,8 @@ from rota.worlds.serving.kernels.inside import (
     DECODE_SCALE,
     DECODES_BEGAN,
     DECODES_END,
+    HOST_BEGIN,
+    HOST_COMPLETE,
     LEAST_SHARE,
     PROMPT_SCALE,
     PROMPTS_END,
@@ -178,6 +180,18 @@ def begin_prompts(state, r):
         inside(state, r)[PROMPTS_RUN] = 1
         floats[PROMPTS_END] = end_of(state, r, floats[SHARE], floats[PROMPT_SCALE], host[DECODING_NOW])
     return STARTED
+
+
+@compiler.entry("int64(int64, int64, int64, int64, int64)")
+def any_begin_entry(address, r, _, __, ___):
+    """Where some hosts have streams: each host's own way to begin."""
+    return call_entry(inside(whole_state(address), r)[HOST_BEGIN], address, r, 0, 0, 0)
+
+
+@compiler.entry("int64(int64, int64, int64, int64, int64)")
+def any_complete_entry(address, r, _, __, ___):
+    """Each host's own way to end what ends now."""
+    return call_entry(inside(whole_state(address), r)[HOST_COMPLETE], address, r, 0, 0, 0)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")

@@ -202,11 +202,13 @@ def iteration_seconds(parameters: int, features: int, active: float, expert_toke
     total = head[_OVERHEAD]
     for row in range(rows):
         at = row * _ROW
-        of_experts = operations[at + 5] == _ACTIVE
-        count = seen[SAMPLES] if operations[at + 5] == _SAMPLES else expert_tokens if of_experts else tokens
+        count, fixed = tokens, operations[at + 2]
+        if operations[at + 5] == _ACTIVE:
+            count, fixed = expert_tokens, fixed * active
+        elif operations[at + 5] == _SAMPLES:
+            count = seen[SAMPLES]
         if count > 0.0:
             compute = operations[at + 1] * count
-            fixed = operations[at + 2] * active if of_experts else operations[at + 2]
             memory = fixed + operations[at + 3] * count
             total += operations[at] * (np.sqrt(compute * compute + memory * memory) + operations[at + 4])
     if seen[PREFILL_TOKENS] > 0.0:
