@@ -23,6 +23,7 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.power import Power
+from rota.worlds.serving.semantic import AnswerStore
 
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
@@ -149,6 +150,8 @@ class Fleet:
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
+        recall, known = self.run.roles.recall, self.run.similarity
+        self.store = None if recall is None or known is None else AnswerStore(self, recall, known)
         self.machines = Machines(self, self.run.replicas)
         for outages in self.plan.outages:
             self._next_outage(outages)
@@ -206,10 +209,20 @@ class Fleet:
                 self.machines.wanted(job, now)  # the number of a host
             elif kind == at.STOP_LOAD:
                 self._load(job)
-            elif kind == at.STOP_GATE and self.gate is not None:
-                self.gate.arrives(job, now)
+            elif kind == at.STOP_GATE:
+                if self.store is not None:
+                    self.store.arrives(job, now)
+                else:
+                    self.comes(job, now)
             else:
                 self._ended(job, now)
+
+    def comes(self, job: int, now: float) -> None:
+        """A request that no earlier answer will do for: it stands at the gate, where there is one."""
+        if self.gate is not None:
+            self.gate.arrives(job, now)
+        else:
+            self.run.let_in(job)
 
     # -- programs -------------------------------------------------------------------------------------------------
 
@@ -235,6 +248,8 @@ class Fleet:
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
         self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
+        if self.store is not None:
+            self.store.ended(job, now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)

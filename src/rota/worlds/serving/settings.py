@@ -19,6 +19,7 @@ from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
+from rota.worlds.serving.semantic import Categories, load_topics
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -187,6 +188,7 @@ class Case:
     models: ModelSpec | None = None
     nodes: Nodes = field(default_factory=dict)
     quality: QualitySpec | None = None
+    topics: Categories = field(default_factory=dict)
     prices: Prices = field(default_factory=dict)
 
     @property
@@ -250,6 +252,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         models=decode(ModelSpec, sections["models"], "models") if sections.get("models") else None,
         nodes=nodes,
         quality=quality,
+        topics=load_topics(sections),
         prices=prices,
         adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
     )

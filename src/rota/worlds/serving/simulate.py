@@ -23,6 +23,7 @@ from rota.worlds.serving.model import Workload
 from rota.worlds.serving.nodes import Seat, gpu_shares
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
+from rota.worlds.serving.semantic import Recall, Similarity
 from rota.worlds.serving.timing.model import Timing
 
 FloatColumn = npt.NDArray[np.float64]
@@ -130,11 +131,12 @@ class Roles:
     migrate: Migrate | None = None  # which hosts give a decoding request to which others
     scale: Scaler | None = None  # how many hosts are on
     admit: Admit | None = None  # who comes in
+    recall: Recall | None = None  # for whom an earlier answer will do
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        others = self.victim, self.decode, self.migrate, self.scale, self.admit
+        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.recall
         for policy in (self.route, self.hold, self.order, *others):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
@@ -163,6 +165,7 @@ class Simulation:
         concurrency: Closed loop: requests in flight; 0: open arrivals as the workload has them.
         plan: What happens to the hosts, and the network between them; None: nothing, and nothing moves.
         choice: Quality and price of each model for each request; None: not known.
+        similarity: For a semantic cache, how like each request is to earlier ones; None: there is no such cache.
     """
 
     workload: Workload
@@ -174,6 +177,7 @@ class Simulation:
     concurrency: int = 0
     plan: Plan | None = None
     choice: Choice | None = None  # qualities and token prices of the models
+    similarity: Similarity | None = None  # what a look-up in a semantic cache finds
 
     @property
     def makes_arrivals(self) -> bool:
@@ -477,7 +481,7 @@ class Simulation:
         """What acts on several hosts, where anything does."""
         split = any(replica.role != MIXED or replica.swap_blocks for replica in self.replicas)
         quiet = (self.plan is None or not self.plan.outages) and self.roles.scale is None
-        quiet = quiet and self.roles.admit is None and self.adapters is None
+        quiet = quiet and self.roles.admit is None and self.roles.recall is None and self.adapters is None
         quiet = quiet and all(replica.seat is None for replica in self.replicas)
         if quiet and not split and self.workload.programs is None and self.roles.migrate is None:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
@@ -802,10 +806,19 @@ class Simulation:
         """Requests that wait at the router."""
         return self._arrays[at.A_QUEUE][-1, : self.state[at.WAITING_AT_ROUTER]].copy()
 
-    def make_room(self) -> None:
-        """Longer lines, where one is nearly full."""
+    def let_in(self, job: int) -> None:
+        """A request that stood at the gate waits at the router."""
+        from rota.worlds.serving.kernels import gate
+
         if self.state[at.FULL]:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        gate.let_in(self.state, job)
+
+    def recall(self, job: int, now: float) -> None:
+        """A request is answered from what was stored."""
+        from rota.worlds.serving.kernels import gate
+
+        gate.recall(self.state, job, now)
 
     def _pair(self, column: int, job: int) -> FloatColumn:
         """A host column that depends on the request."""
@@ -832,7 +845,7 @@ class Simulation:
         self.state[at.EVENT_COUNT] = 0
 
     def _why_left(self, job: int) -> str:
-        return "shed" if self.jobs[at.STATE, job] == at.SHED else "rejected"
+        return {at.SHED: "shed", at.RECALLED: "recalled"}.get(int(self.jobs[at.STATE, job]), "rejected")
 
     def _tell_progress(self) -> None:
         """Tell of the tokens that running requests got since the last question."""

@@ -30,10 +30,11 @@ from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summa
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.nodes import seats
-from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving.policies import ADMITS, BATCHERS, MIGRATIONS, RECALLS, ROUTES, SCALERS, SERVING_ORDERS
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
+from rota.worlds.serving.semantic import Recall, apply_topics, draw_similarity
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import Timing, build
@@ -49,9 +50,9 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling"),
-        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "topics"),
     )
-    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit")
+    roles = ("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale", "admit", "recall")
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         {
@@ -61,6 +62,7 @@ class Serving:
             "migrate": MIGRATIONS,
             "scale": SCALERS,
             "admit": ADMITS,
+            "recall": RECALLS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -87,6 +89,7 @@ class Serving:
         roles = self._roles(policy, folder)
         replicas = self._fleet(case, policy, folder)
         reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
+        reason = reason or _no_topics(case, roles)
         if reason is not None:
             return reason
         hidden = case.information.output_tokens == "hidden"
@@ -127,7 +130,7 @@ class Serving:
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
         work = apply_classes(work, case.classes, case.tenants, seed)
         work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)
-        return apply_adapters(work, case.adapters, seed)
+        return apply_topics(apply_adapters(work, case.adapters, seed), case.topics, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -171,6 +174,7 @@ class Serving:
             ("migrate", roles.migrate),
             ("scale", roles.scale),
             ("admit", roles.admit),
+            ("recall", roles.recall),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -189,6 +193,7 @@ class Serving:
             think=think,
             concurrency=concurrency,
             plan=_plan(case, seed),
+            similarity=draw_similarity(workload, case.topics, seed) if case.topics else None,
             choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
         )
 
@@ -267,6 +272,7 @@ class Serving:
             own(Migrate, "migrate", MIGRATIONS),
             own(Scaler, "scale", SCALERS),
             own(Admit, "admit", ADMITS),
+            own(Recall, "recall", RECALLS),
         )
 
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
@@ -342,6 +348,15 @@ def _no_prices(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | N
     if "price" in reads and unpriced:
         return f"it reads price, and {unpriced[0]} has none: give its group price: DOLLARS a GPU hour"
     return None
+
+
+def _no_topics(case: Case, roles: Roles) -> str | None:
+    """Why no answer can be recalled in a scenario; None: it can, or nobody asks."""
+    if roles.recall is None:
+        return None
+    if case.workload.programs is not None or case.workload.format == "programs":
+        return "the calls of programs are not recalled: what follows them depends on the answer"
+    return None if case.topics else "it recalls answers: give the section topics: {NAME: {topics: 1000}}"
 
 
 def _choice(

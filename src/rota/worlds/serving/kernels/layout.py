@@ -46,7 +46,7 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
 ARRIVAL, DISPATCHED, SCHEDULED, FIRST_TOKEN, FINISH, LAST_TOKEN, SIZE, THINK, JOB_FLOATS = range(9)
 
 # A job's states.
-FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, SHED = range(11)
+FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, SHED, RECALLED = range(12)
 # PARKED: its prompt is done, its KV stays where it is. MOVING: its KV comes in. LANDED: it is there, and decodes from the next iteration on.
 
 # A host's integers: first its settings, then its state.

@@ -26,6 +26,7 @@ from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.resident_first import ResidentFirst
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.semantic_cache import CategoryCache, UniformCache
 from rota.worlds.serving.policies.static import Static
 from rota.worlds.serving.policies.text2sql import StageUrgency
 from rota.worlds.serving.policies.token_bucket import TokenBucket
@@ -34,6 +35,7 @@ from rota.worlds.serving.policies.vllm_v0 import VllmV0
 from rota.worlds.serving.policies.vllm_v1 import VllmV1
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.policies.work_route import ReuseAndWork
+from rota.worlds.serving.semantic import Recall
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -64,6 +66,7 @@ ADMITS: dict[str, type[Admit]] = {
     "early_rejection": EarlyRejection,
     "dagor": Dagor,
 }
+RECALLS: dict[str, type[Recall]] = {"uniform_cache": UniformCache, "category_cache": CategoryCache}
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
