@@ -357,6 +357,14 @@ class Simulation:
         self._own(at.A_ASKED, np.where(label.index < 0, len(label.names), label.index))
         self.state[at.MODELS] = len(served)
 
+    def take_turns(self) -> None:
+        """Tell the kernel what requests were promised, for machines whose replicas take turns."""
+        from rota.worlds.serving.kernels import nodes
+
+        work = self.workload
+        self._own(at.A_PROMISES, np.stack([work.ttft_limit, np.where(np.isinf(work.tpot_limit), 0.0, work.tpot_limit)]))
+        self.state[at.TURN_ENTRY] = nodes.turn_entry.address
+
     def lose_cache(self, host: int) -> None:
         """A replica's model has gone, and what it had in its prefix cache."""
         from rota.worlds.serving.kernels import nodes
