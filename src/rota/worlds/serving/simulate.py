@@ -800,8 +800,12 @@ class Simulation:
 
     def fixed_column(self, name: str, rows: IntColumn) -> FloatColumn | None:
         """A column of requests as it is when they arrive; None: there is no such column."""
+        arrival = self.seconds[at.ARRIVAL, rows]
         if name == "release":
-            return np.asarray(self.seconds[at.ARRIVAL, rows])
+            return np.asarray(arrival)
+        if self.makes_arrivals and name in ("due", "first_due"):  # known now that they have arrived
+            limits = due(self.workload) if name == "due" else self.workload.ttft_limit
+            return np.asarray(arrival + limits[rows])
         code = self._codes.get(name, -1)
         return self._fixed[code, rows] if code >= 0 else None
 
