@@ -76,7 +76,7 @@ def _bursty(rate: float, *more: str) -> Load:
 
 
 def _overload(data: Path, pairs: Path | None) -> list[Load]:
-    return [Load("Poisson"), *_traces(data, 2.4, 3.0), _bursty(30.0)]
+    return [Load("Poisson"), *_traces(data, 2.8, 3.0), _bursty(30.0)]
 
 
 def _half_load(data: Path, pairs: Path | None) -> list[Load]:
@@ -104,6 +104,8 @@ def _nodes(data: Path, pairs: Path | None) -> list[Load]:
         found.append(Load(f"{name}, two loaded", (*changes, "nodes.small.resident=2")))
         found.append(Load(f"{name}, two loaded, fine-tunes", (*changes, "nodes.small.resident=2", *tunes)))
         found.append(Load(f"{name}, all loaded", (*changes, "nodes.small.resident=3")))
+        turns = (*changes, "nodes.small.resident=3", "nodes.small.sharing=headroom")
+        found.append(Load(f"{name}, all loaded, by headroom", turns))
     return found
 
 
@@ -127,6 +129,11 @@ def _kinds(data: Path, pairs: Path | None) -> list[Load]:
         Load("a busier day", ("workload.generate.rate=8",)),
         Load("bursts", ("workload.generate.kind=burst", "workload.generate.rate=5")),
     ]
+
+
+def _cached(data: Path, pairs: Path | None) -> list[Load]:
+    """Recorded traces have no categories: theirs are drawn too."""
+    return [Load("Poisson"), *_traces(data, 1.0, 1.0), _bursty(10.0)]
 
 
 def _per_million(rows: Outcomes) -> Column:
@@ -158,6 +165,19 @@ STUDIES = (
             E2E,
         ),
         _choice,
+    ),
+    Study(
+        "semantic-cache",
+        (
+            Shown("share recalled", lambda rows: np.asarray(rows["status"] == "recalled", np.float64), value=True),
+            Shown(
+                "share wrong",
+                lambda rows: np.asarray((rows["status"] == "recalled") & (rows["good"] == 0), np.float64),
+                value=True,
+            ),
+            E2E,
+        ),
+        _cached,
     ),
     Study(
         "accelerator-kinds",
@@ -204,7 +224,7 @@ def lines(study: Study, data: Path, pairs: Path | None, seeds: int) -> Iterator[
 
 # -- what machines that models share can take ----------------------------------------------------------------------
 
-RATES = np.arange(4.0, 60.0, 2.0)
+RATES = np.arange(8.0, 60.0, 1.0)
 WITHIN = 0.9  # share of requests that keep their limits
 
 
@@ -214,12 +234,16 @@ def capacities(seeds: int) -> Iterator[str]:
     names = ("llama-3-8b", "llama-3.1-8b", "qwen3-8b")
     apart = ", ".join(group.format(name, 1, "") for name in names)
     shared = ", ".join(group.format(name, 3, ", node: small") for name in names)
-    one = "nodes={small: {count: 3, resident: %d, bandwidth: 10e9, latency: 1.0, patience: 10.0}}"
+    one = "nodes={small: {count: 3, resident: %d, bandwidth: 10e9, latency: 1.0, patience: 10.0, sharing: %s}}"
     for shares in ("{llama-3-8b: 1, llama-3.1-8b: 1, qwen3-8b: 1}", "{llama-3-8b: 6, llama-3.1-8b: 3, qwen3-8b: 1}"):
         common = (f"models.shares={shares}",)
         base = _capacity((*common, "nodes={}", f"fleet=[{apart}]"), seeds)
-        for title, resident in (("one loaded in turn", 1), ("all loaded", 3)):
-            ours = _capacity((*common, one % resident, f"fleet=[{shared}]"), seeds)
+        for title, loaded in (
+            ("one loaded at a time", (1, "even")),
+            ("all loaded", (3, "even")),
+            ("all loaded, by headroom", (3, "headroom")),
+        ):
+            ours = _capacity((*common, one % loaded, f"fleet=[{shared}]"), seeds)
             mean, low, high = t_interval(ours / base)
             yield f"capacity, {shares}: {title}: {mean:.2f} ({low:.2f} - {high:.2f}) times one machine a model ({base.mean():.1f} requests/s)"
 

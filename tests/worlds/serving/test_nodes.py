@@ -232,3 +232,60 @@ def test_kv_does_not_move_between_models(tmp_path: Path) -> None:
     assert "the KV of one is of no use to another" in reason
     reason = given.world.resolve(given.case, {"name": "scales", "scale": "reactive"}, tmp_path)
     assert reason is not None
+
+
+# -- turns --------------------------------------------------------------------------------------------------------
+
+
+def turns(rows: list[tuple[int, int, int, int, float, float]], sharing: str) -> Simulation:
+    """Both models loaded; a row is arrival, prompt, output, model, limit of the first token and of a token."""
+    time, prompt, output, model, ttft, tpot = (np.array(column) for column in zip(*rows, strict=True))
+    work = make_workload(
+        time * 0.0625, prompt, output, ttft_limit=ttft, tpot_limit=tpot, labels=Labels(model=Label(model, ("a", "b")))
+    )
+    spec = NodeSpec(1, 2, 16e9, 0.125, patience=0.5, sharing=sharing)  # type: ignore[arg-type]
+    fleet = [replica(model=name, seat=Seat(0, spec, 2e9)) for name in ("a", "b")]
+    roles = Roles(ORDERS["fcfs"](), PLACES["least_outstanding"](), ORDERS["fcfs"]())
+    run = Simulation(work, fleet, roles, output.astype(np.float64))
+    run.run()
+    assert (run.jobs[at.STATE] == at.FINISHED_STATE).all()
+    return run
+
+
+def test_the_least_headroom_goes_first() -> None:
+    """Alone each iteration takes t: the urgent one has its token after t, the other after 2 t, whichever model has the smaller number."""
+    alone = turns([(0, 8, 1, 0, 1.0, np.inf)], "headroom").seconds[at.FIRST_TOKEN, 0]
+    for urgent in (0, 1):
+        limits = [(0, 8, 1, m, 0.5 if m == urgent else 5.0, np.inf) for m in (0, 1)]
+        first = turns(limits, "headroom").seconds[at.FIRST_TOKEN]
+        assert first[urgent] == pytest.approx(alone)
+        assert first[1 - urgent] == pytest.approx(2 * alone)
+
+
+def test_a_decode_that_is_ahead_of_its_promise_lets_a_prompt_go_first() -> None:
+    """Model a decodes with a second a token promised; b's prompt has 0.02 s: it goes as soon as the iteration that is under way has ended."""
+    rows = [(0, 8, 16, 0, 1.0, 1.0), (1, 8, 1, 1, 0.02, np.inf)]
+    run = turns(rows, "headroom")
+    alone = turns([(0, 8, 1, 0, 1.0, np.inf)], "headroom").seconds[at.FIRST_TOKEN, 0]
+    iteration = 0.011 + 0.0007 + 0.00003 * 24  # the longest of a's, before b begins
+    wait = run.seconds[at.FIRST_TOKEN, 1] - run.seconds[at.ARRIVAL, 1]
+    assert wait <= alone + iteration
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            *(st.integers(0, 20), st.integers(1, 20), st.integers(1, 16), st.integers(0, 1)),
+            *(st.sampled_from([0.1, 1.0, np.inf]), st.sampled_from([0.02, np.inf])),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_only_one_computes_at_a_time(rows: list[tuple[int, int, int, int, float, float]]) -> None:
+    """Together the replicas of a machine are busy no longer than time has passed."""
+    rows = sorted(rows, key=lambda row: row[0])
+    run = turns(rows, "headroom")
+    begun, end = float(run.workload.arrival[0]), float(np.nanmax(run.seconds[at.FINISH]))
+    assert run.clocks[:, at.BUSY_SECONDS].sum() <= (end - begun) * (1 + 1e-9)
+    assert run.clocks[:, at.BUSY_SECONDS].sum() > 0

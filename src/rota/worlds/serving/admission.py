@@ -72,8 +72,7 @@ class Gate:
             self.policy.on_defer(job, until, now)
             self.fleet.later(until, partial(self.arrives, job))
         else:
-            self.run.make_room()
-            gate.let_in(self.run.state, job)
+            self.run.let_in(job)
             self.policy.on_admit(job, now)
 
     def _ask(self, rows: Sequence[int], now: float) -> FloatColumn:

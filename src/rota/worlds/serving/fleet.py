@@ -26,6 +26,7 @@ from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.pools import PoolBook
 from rota.worlds.serving.power import Power
 from rota.worlds.serving.retain import Retained
+from rota.worlds.serving.semantic import AnswerStore
 
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
@@ -166,6 +167,8 @@ class Fleet:
         self.retained = Retained(self)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
+        recall, known = self.run.roles.recall, self.run.similarity
+        self.store = None if recall is None or known is None else AnswerStore(self, recall, known)
         self.machines = Machines(self, self.run.replicas)
         self.energy = None if self.plan.energy is None else Energy(self, self.plan.energy)
         for outages in self.plan.outages:
@@ -226,12 +229,22 @@ class Fleet:
                 self.machines.wanted(job, now)  # the number of a host
             elif kind == at.STOP_LOAD:
                 self._load(job)
-            elif kind == at.STOP_GATE and self.gate is not None:
-                self.gate.arrives(job, now)
+            elif kind == at.STOP_GATE:
+                if self.store is not None:
+                    self.store.arrives(job, now)
+                else:
+                    self.comes(job, now)
             else:
                 self._ended(job, now)
         if self.pools is not None and self.pools.lent:
             self.pools.give_back()
+
+    def comes(self, job: int, now: float) -> None:
+        """A request that no earlier answer will do for: it stands at the gate, where there is one."""
+        if self.gate is not None:
+            self.gate.arrives(job, now)
+        else:
+            self.run.let_in(job)
 
     # -- programs -------------------------------------------------------------------------------------------------
 
@@ -260,6 +273,8 @@ class Fleet:
         if self.pools is not None:
             self.pools.forget(job)
         self.retained.ended(job, now)
+        if self.store is not None:
+            self.store.ended(job, now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)

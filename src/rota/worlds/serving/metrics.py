@@ -68,6 +68,9 @@ def _measures() -> dict[str, Measure]:
         ("migrations", "requests that went on at another replica", "", True),
         ("moves", "times that KV moved between replicas", "", True),
         ("moved_bytes", "bytes of KV that moved", "bytes", True),
+        ("recalled", "requests that an earlier answer did for", "", False),
+        ("recall_rate", "share of look-ups that found an answer", "", False),
+        ("recalled_wrong_share", "share of all requests that got a wrong earlier answer", "", True),
         ("model_loads", "times that a model was loaded on a machine that several share", "", True),
         ("model_load_seconds", "seconds of these loads together", "s", True),
         ("adapter_loads", "adapters that were loaded", "", True),
@@ -100,8 +103,12 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     status[jobs[at.STATE] == at.FINISHED_STATE] = "finished"
     status[jobs[at.STATE] == at.REJECTED] = "rejected"
     status[jobs[at.STATE] == at.SHED] = "shed"
+    status[jobs[at.STATE] == at.RECALLED] = "recalled"
+    tpot[status == "recalled"] = np.nan
     limits = [_limit(work.ttft_limit, slo.ttft), _limit(work.tpot_limit, slo.tpot), _limit(work.e2e_limit, slo.e2e)]
     within = status == "finished"
+    if run.fleet is not None and run.fleet.store is not None:
+        within |= (status == "recalled") & run.fleet.store.right
     for measured, limit in zip((ttft, np.nan_to_num(tpot), e2e), limits, strict=True):
         within = within & ~(measured > limit)
     found = {
@@ -165,7 +172,8 @@ def _limit(own: FloatColumn, common: float | None) -> FloatColumn:
 def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
     """The flat metrics of a run, SI units. Latencies are over finished requests; a percentile of nothing is NaN."""
     metrics: dict[str, float] = {}
-    done = rows["status"] == "finished"
+    recalled = rows["status"] == "recalled"
+    done = (rows["status"] == "finished") | recalled
     for family in FAMILIES:
         values = rows[family][done]
         _describe(metrics, family, values[~np.isnan(values)])
@@ -175,7 +183,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     span = end - start if end > start else float("nan")
     on = _seconds_on(run)
     metrics["makespan"] = end - start if done.any() else 0.0
-    metrics["throughput_tokens"] = float(rows["output_tokens"][done].sum()) / span
+    metrics["throughput_tokens"] = float(rows["output_tokens"][done & ~recalled].sum()) / span
     metrics["throughput_requests"] = float(done.sum()) / span
     metrics["goodput"] = float(rows["good"].sum()) / span
     metrics["goodput_share"] = float(rows["good"].mean()) if len(done) else float("nan")
@@ -198,6 +206,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["role_switches"] = float(pools.switches) if pools else 0.0
     metrics["moved_bytes"] = run.fleet.moved_bytes if run.fleet else 0.0
     metrics["rejected"] = float((rows["status"] == "rejected").sum())
+    _describe_recalls(metrics, run, recalled)
     metrics["shed"] = float((rows["status"] == "shed").sum())
     describe_classes(metrics, run.workload.labels.slo_class, rows, span)
     metrics["unfinished"] = float((rows["status"] == "unfinished").sum())
@@ -237,6 +246,16 @@ def _describe_caches(
     cached = np.bincount(index, rows["cached_tokens"] * begun, len(tenants))
     for tenant, hits, tokens in zip(tenants.tolist(), cached.tolist(), prompt.tolist(), strict=True):
         metrics[f"prefix_hit_rate of {tenant}"] = hits / tokens if tokens else 0.0
+
+
+def _describe_recalls(metrics: dict[str, float], run: Simulation, recalled: npt.NDArray[np.bool_]) -> None:
+    """What a semantic cache did, where there is one."""
+    if run.fleet is None or run.fleet.store is None:
+        return
+    store, rows = run.fleet.store, max(len(recalled), 1)
+    metrics["recalled"] = float(recalled.sum())
+    metrics["recall_rate"] = float(recalled.sum()) / store.looked if store.looked else 0.0
+    metrics["recalled_wrong_share"] = float((recalled & ~store.right).sum()) / rows
 
 
 def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> None:

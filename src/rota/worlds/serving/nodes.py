@@ -5,14 +5,17 @@ A request may be sent to one that is not: it waits there, and its model is loade
 recently used first (as ServerlessLLM's keep-alive does; Fu et al., OSDI 2024). Where none is idle, a model that has waited `patience` seconds makes the one
 that was loaded longest ago stop beginning requests, finish what runs, and go; what waits there waits for its next turn.
 
-Loaded models that compute at the same time share the machine's compute: an iteration takes as many times as long as there are replicas of the machine that
-are busy when it begins. That is what sharing costs without overlap; systems that place kernels side by side can do better.
+Loaded models share the machine's compute. `even`: an iteration takes as many times as long as there are replicas of the machine that are busy when it
+begins. `headroom`: they take turns of one iteration, the one with the least headroom first, which is the time until the next token that was promised to
+one of its requests (arrival, the limit of the first token, and that of a token for each that is out); Xu et al., LLM-Mesh, 2025 (arXiv 2507.00507).
+Memory that follows the need, preemption and bin packing of LLM-Mesh are not here, nor its CPUs. Nothing overlaps: systems that place kernels side by side
+can do better.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -38,6 +41,7 @@ class NodeSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     resident: Annotated[int, msgspec.Meta(ge=1)] = 1  # models that are loaded at a time
     bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 10e9  # bytes a second and GPU, from the host's memory or disk
     latency: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # seconds besides: a process starts, memory is set aside
+    sharing: Literal["even", "headroom"] = "even"  # how loaded models share the GPU; see above
     patience: Annotated[float, msgspec.Meta(gt=0)] = (
         10.0  # seconds that a model waits for busy ones, and that it stays at least
     )
@@ -150,6 +154,7 @@ class Machines:
                 machine = self.machines.setdefault(replica.seat.machine, _Machine(replica.seat.spec))
                 machine.hosts.append(host)
                 self.run.hosts[host, at.NODE] = replica.seat.machine + 1
+                self.run.hosts[host, at.TURNS] = replica.seat.spec.sharing == "headroom"
         for number, machine in self.machines.items():
             count = len(machine.hosts)
             first = {machine.hosts[(number + k) % count] for k in range(machine.spec.resident)}
@@ -160,6 +165,7 @@ class Machines:
                     self.run.hosts[host, at.COLD] = COLD
         if self.machines:
             self.run.jobs[at.WATCHED] = 1
+            self.run.take_turns()
 
     def _of(self, host: int) -> "_Machine | None":
         seat = self.run.replicas[host].seat

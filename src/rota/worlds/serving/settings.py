@@ -20,6 +20,7 @@ from rota.worlds.serving.power_model import GpuPower
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
+from rota.worlds.serving.semantic import Categories, load_topics
 from rota.worlds.serving.speculative import SpeculativeSection, blocks_beside
 from rota.worlds.serving.speculative import check as check_speculative
 
@@ -249,6 +250,7 @@ class Case:
     models: ModelSpec | None = None
     nodes: Nodes = field(default_factory=dict)
     quality: QualitySpec | None = None
+    topics: Categories = field(default_factory=dict)
     prices: Prices = field(default_factory=dict)
     index: IndexSection = field(default_factory=IndexSection)
     power: PowerSection | None = None
@@ -314,6 +316,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         models=decode(ModelSpec, sections["models"], "models") if sections.get("models") else None,
         nodes=nodes,
         quality=quality,
+        topics=load_topics(sections),
         prices=prices,
         adapters=decode(AdapterSpec, sections["adapters"], "adapters") if sections.get("adapters") else None,
         index=_index(sections, fleet),

@@ -30,6 +30,7 @@ from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
 from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.semantic import Recall, Similarity
 from rota.worlds.serving.speculative import Speculative
 from rota.worlds.serving.timing.model import Timing
 
@@ -155,12 +156,13 @@ class Roles:
     pool: Pools | None = None  # where a prompt is computed and decoded, instead of route
     retain: Retain | None = None  # how long the KV of ended requests is kept
     clocks: Clocks | None = None  # which clock each host has
+    recall: Recall | None = None  # for whom an earlier answer will do
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
-        others = self.victim, self.decode, self.migrate, self.scale, self.admit, self.pool, self.retain, self.clocks
-        for policy in (self.route, self.hold, self.order, *others):
+        first = self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale
+        for policy in (*first, self.admit, self.pool, self.retain, self.clocks, self.recall):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found
@@ -191,6 +193,7 @@ class Simulation:
         seed: Of draws that a mechanism inside a replica makes.
         choice: Quality and price of each model for each request; None: not known.
         index: What the router knows of the prefix caches.
+        similarity: For a semantic cache, how like each request is to earlier ones; None: there is no such cache.
     """
 
     workload: Workload
@@ -206,6 +209,7 @@ class Simulation:
     choice: Choice | None = None  # qualities and token prices of the models
     index: Index = field(default_factory=Index)
     renewed: int = 1
+    similarity: Similarity | None = None  # what a look-up in a semantic cache finds
 
     @property
     def makes_arrivals(self) -> bool:
@@ -396,6 +400,14 @@ class Simulation:
         self._own(at.A_ASKED, np.where(label.index < 0, len(label.names), label.index))
         self.state[at.MODELS] = len(served)
 
+    def take_turns(self) -> None:
+        """Tell the kernel what requests were promised, for machines whose replicas take turns."""
+        from rota.worlds.serving.kernels import nodes
+
+        work = self.workload
+        self._own(at.A_PROMISES, np.stack([work.ttft_limit, np.where(np.isinf(work.tpot_limit), 0.0, work.tpot_limit)]))
+        self.state[at.TURN_ENTRY] = nodes.turn_entry.address
+
     def lose_cache(self, host: int) -> None:
         """A replica's model has gone, and what it had in its prefix cache."""
         from rota.worlds.serving.kernels import nodes
@@ -529,7 +541,7 @@ class Simulation:
         if self.roles.retain is not None:
             self.jobs[at.WATCHED] = 1
             split = True
-        quiet = quiet and self.roles.admit is None and self.adapters is None
+        quiet = quiet and self.roles.admit is None and self.roles.recall is None and self.adapters is None
         quiet = quiet and all(replica.seat is None for replica in self.replicas)
         alone = self.roles.migrate is None and self.roles.pool is None
         if quiet and not split and self.workload.programs is None and alone:
@@ -953,8 +965,12 @@ class Simulation:
 
     def fixed_column(self, name: str, rows: IntColumn) -> FloatColumn | None:
         """A column of requests as it is when they arrive; None: there is no such column."""
+        arrival = self.seconds[at.ARRIVAL, rows]
         if name == "release":
-            return np.asarray(self.seconds[at.ARRIVAL, rows])
+            return np.asarray(arrival)
+        if self.makes_arrivals and name in ("due", "first_due"):  # known now that they have arrived
+            limits = due(self.workload) if name == "due" else self.workload.ttft_limit
+            return np.asarray(arrival + limits[rows])
         code = self._codes.get(name, -1)
         return self._fixed[code, rows] if code >= 0 else None
 
@@ -967,10 +983,19 @@ class Simulation:
         """Requests that wait at the router."""
         return self._arrays[at.A_QUEUE][-1, : self.state[at.WAITING_AT_ROUTER]].copy()
 
-    def make_room(self) -> None:
-        """Longer lines, where one is nearly full."""
+    def let_in(self, job: int) -> None:
+        """A request that stood at the gate waits at the router."""
+        from rota.worlds.serving.kernels import gate
+
         if self.state[at.FULL]:
             self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        gate.let_in(self.state, job)
+
+    def recall(self, job: int, now: float) -> None:
+        """A request is answered from what was stored."""
+        from rota.worlds.serving.kernels import gate
+
+        gate.recall(self.state, job, now)
 
     def _pair(self, column: int, job: int) -> FloatColumn:
         """A host column that depends on the request."""
@@ -997,7 +1022,7 @@ class Simulation:
         self.state[at.EVENT_COUNT] = 0
 
     def _why_left(self, job: int) -> str:
-        return "shed" if self.jobs[at.STATE, job] == at.SHED else "rejected"
+        return {at.SHED: "shed", at.RECALLED: "recalled"}.get(int(self.jobs[at.STATE, job]), "rejected")
 
     def _tell_progress(self) -> None:
         """Tell of the tokens that running requests got since the last question."""

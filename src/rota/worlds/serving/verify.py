@@ -42,11 +42,12 @@ def verify(
         closed: Arrivals are made by the run, so they are not those of the workload.
     """
     done, rejected, unfinished = (rows["status"] == status for status in ("finished", "rejected", "unfinished"))
-    shed = rows["status"] == "shed"
-    found = _complete(workload, rows, int(done.sum() + rejected.sum() + shed.sum() + unfinished.sum()), closed)
+    shed, recalled = rows["status"] == "shed", rows["status"] == "recalled"
+    known = done | rejected | shed | recalled | unfinished
+    found = _complete(workload, rows, int(known.sum()), closed)
     if found:
         return found  # rows that are not those of the workload have no further meaning
-    found += _times(rows, done, rejected | shed)
+    found += _times(rows, done, rejected | shed, recalled)
     alone = not metrics.get("moves") and all(
         replica.role == "mixed" for replica in replicas
     )  # else nobody here knows when a request came to its last replica
@@ -69,7 +70,7 @@ def verify(
         found += _law_of_little(rows, done, series, bin_seconds, metrics.get("stranded_seconds", 0.0))
     if metrics["shed"] != shed.sum():
         found.append(f"the metrics say shed = {metrics['shed']:g}, the outcomes {shed.sum()}")
-    return found + _counts(rows, done, rejected, unfinished, metrics)
+    return found + _counts(rows, done, recalled, rejected, unfinished, metrics)
 
 
 def _complete(workload: Workload, rows: Columns, known: int, closed: bool) -> list[str]:
@@ -85,7 +86,7 @@ def _complete(workload: Workload, rows: Columns, known: int, closed: bool) -> li
     return [f"request {j[0]}: {name} is not that of the workload" for name, j in wrong if len(j)]
 
 
-def _times(rows: Columns, done: Mask, rejected: Mask) -> list[str]:
+def _times(rows: Columns, done: Mask, rejected: Mask, recalled: Mask) -> list[str]:
     """Nothing happens before its cause, nor to those that were turned away."""
     found: list[str] = []
     for earlier, later in pairwise(TIMES):
@@ -93,7 +94,9 @@ def _times(rows: Columns, done: Mask, rejected: Mask) -> list[str]:
         found += [f"request {j}: {later} comes before {earlier}" for j in wrong[:AT_MOST]]
     served = rejected & ~np.isnan(rows["scheduled"])
     found += [f"request {j}: was rejected and yet served" for j in np.flatnonzero(served)[:AT_MOST]]
-    ended = ~done & ~np.isnan(rows["finish"])
+    served = recalled & (~np.isnan(rows["scheduled"]) | ~(rows["arrival"] <= rows["finish"]))
+    found += [f"request {j}: was recalled, and yet served or late for itself" for j in np.flatnonzero(served)[:AT_MOST]]
+    ended = ~done & ~recalled & ~np.isnan(rows["finish"])
     found += [f"request {j}: is {rows['status'][j]} and yet has an end" for j in np.flatnonzero(ended)[:AT_MOST]]
     one = done & (rows["output_tokens"] == 1) & (rows["first_token"] != rows["finish"])
     found += [f"request {j}: has one token, which came at two times" for j in np.flatnonzero(one)[:AT_MOST]]
@@ -112,19 +115,22 @@ def _law_of_little(rows: Columns, done: Mask, series: Columns, bin_seconds: floa
     ]
 
 
-def _counts(rows: Columns, done: Mask, rejected: Mask, unfinished: Mask, metrics: Mapping[str, float]) -> list[str]:
+def _counts(
+    rows: Columns, done: Mask, recalled: Mask, rejected: Mask, unfinished: Mask, metrics: Mapping[str, float]
+) -> list[str]:
     """The metrics count what the outcomes say."""
     expected = {
         "preemptions": float(rows["preemptions"].sum()),
         "rejected": float(rejected.sum()),
         "unfinished": float(unfinished.sum()),
     }
+    tokens = float(rows["output_tokens"][done].sum())
+    done = done | recalled
     if done.any():
         expected["makespan"] = float(rows["finish"][done].max() - np.nanmin(rows["arrival"]))
         expected["e2e_mean"] = float((rows["finish"][done] - rows["arrival"][done]).sum() / done.sum())
         expected["ttft_mean"] = float((rows["first_token"][done] - rows["arrival"][done]).sum() / done.sum())
         span = expected["makespan"]
-        tokens = float(rows["output_tokens"][done].sum())
         expected |= {"throughput_tokens": tokens / span, "throughput_requests": float(done.sum()) / span}
     return [
         f"the metrics say {name} = {metrics[name]:g}, the outcomes {value:g}"

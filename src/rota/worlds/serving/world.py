@@ -39,6 +39,7 @@ from rota.worlds.serving.policies import (
     CLOCKS,
     MIGRATIONS,
     POOLS,
+    RECALLS,
     RETAINERS,
     ROUTES,
     SCALERS,
@@ -50,6 +51,7 @@ from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
 from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.semantic import Recall, apply_topics, draw_similarity
 from rota.worlds.serving.settings import Case, Group, PrefixCaching, kv_blocks, load
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.speculative import Speculative
@@ -67,11 +69,11 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling", "power"),
-        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "index"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "index", "topics"),
     )
     roles = (
         *("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale"),
-        *("admit", "pool", "retain", "power"),
+        *("admit", "pool", "retain", "power", "recall"),
     )
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -85,6 +87,7 @@ class Serving:
             "pool": POOLS,
             "retain": RETAINERS,
             "power": CLOCKS,
+            "recall": RECALLS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -117,6 +120,7 @@ class Serving:
                 f"policy {policy.get('name', 'policy')}, retain: no replica has a prefix cache; set prefix_caching in a group of the fleet"
             )
         reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
+        reason = reason or _no_topics(case, roles)
         if reason is not None:
             return reason
         if roles.clocks is not None and case.power is None:
@@ -168,7 +172,7 @@ class Serving:
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
         work = apply_classes(work, case.classes, case.tenants, seed)
         work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)
-        return apply_adapters(work, case.adapters, seed)
+        return apply_topics(apply_adapters(work, case.adapters, seed), case.topics, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -215,6 +219,7 @@ class Serving:
             ("pool", roles.pool),
             ("retain", roles.retain),
             ("power", roles.clocks),
+            ("recall", roles.recall),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -234,6 +239,7 @@ class Serving:
             concurrency=concurrency,
             plan=replace(_plan(case, seed), energy=_energy(case)),
             seed=seed,
+            similarity=draw_similarity(workload, case.topics, seed) if case.topics else None,
             choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
             index=Index(case.index.kind, case.index.delay, case.index.blocks),
             renewed=case.information.hosts.every,
@@ -322,6 +328,7 @@ class Serving:
             own(Pools, "pool", POOLS),
             own(Retain, "retain", RETAINERS),
             own(Clocks, "power", CLOCKS),
+            own(Recall, "recall", RECALLS),
         )
 
     def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:
@@ -412,6 +419,15 @@ def _no_prices(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | N
     if "price" in reads and unpriced:
         return f"it reads price, and {unpriced[0]} has none: give its group price: DOLLARS a GPU hour"
     return None
+
+
+def _no_topics(case: Case, roles: Roles) -> str | None:
+    """Why no answer can be recalled in a scenario; None: it can, or nobody asks."""
+    if roles.recall is None:
+        return None
+    if case.workload.programs is not None or case.workload.format == "programs":
+        return "the calls of programs are not recalled: what follows them depends on the answer"
+    return None if case.topics else "it recalls answers: give the section topics: {NAME: {topics: 1000}}"
 
 
 def _choice(

@@ -101,6 +101,7 @@ from rota.worlds.serving.kernels.layout import (
     MODELS,
     NEXT_ARRIVAL,
     NEXT_IN_BOX,
+    NODE,
     NOW,
     NOW_CLOCK,
     ORDER,
@@ -136,6 +137,8 @@ from rota.worlds.serving.kernels.layout import (
     STOPS,
     TARGET,
     THINK,
+    TURN_ENTRY,
+    TURNS,
     UNTIL,
     VICTIM_WIDTH,
     WAITING_AT_ROUTER,
@@ -465,6 +468,16 @@ def in_step(hosts, clocks, r):
 
 
 @compiler.inner
+def free_from(hosts, clocks, r, count):
+    """When a host may begin that takes turns with the others of its machine: now, or when the one that computes has ended."""
+    now = clocks[r, NOW]
+    for g in range(count):
+        if hosts[g, NODE] == hosts[r, NODE]:
+            now = max(now, clocks[g, ENDS_AT] if hosts[g, BUSY] else clocks[g, NOW])
+    return now
+
+
+@compiler.inner
 def next_event(state):
     """The next event as (time, kind, number): 0 completion, 1 arrival, 2 dispatch, 3 begin; kind -1 when there is none."""
     hosts, clocks = host_ints(state), host_floats(state)
@@ -486,6 +499,8 @@ def next_event(state):
             at, what = clocks[r, NOW], 3
             if hosts[r, GANG_SIZE] > 1:
                 at = in_step(hosts, clocks, r)
+            if hosts[r, TURNS]:
+                at = free_from(hosts, clocks, r, state[HOSTS])
         elif hosts[r, QUEUED_COUNT] > 0:
             at, what = min(clocks[r, REVIEW_AT], clocks[r, LOADS_AT]), 3
         elif hosts[r, LOADS]:
@@ -539,6 +554,8 @@ def advance_together(state, until):
             if code != DONE:
                 return code
         else:
+            if host_ints(state)[number, TURNS]:
+                number = call_entry(state[TURN_ENTRY], state[SELF], number, 0, 0, 0)
             clocks[number, NOW] = time
             host_ints(state)[number, READY] = 1  # also when it was woken: after an answer it begins again
             if not state[ANSWERED]:

@@ -453,6 +453,7 @@ def admit_waiting(state, r, budget):
     running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
     waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
     count, longest = chunks(state, r)  # of those admitted before a policy was asked again
+    adapters = state[ADAPTER_ENTRY]
     while host[QUEUED_COUNT] > 0 and budget > 0:
         full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
         if not state[PREEMPTIVE] and (full or (host[FREE] == 0 and host[PINS] == 0)):
@@ -463,7 +464,7 @@ def admit_waiting(state, r, budget):
         if position < 0:
             break
         j = waiting[position]
-        if state[ADAPTER_ENTRY] and not call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 0, 0):
+        if adapters and not call_entry(adapters, state[SELF], r, j, 0, 0):
             remove(state, r, position)
             continue
         moved = (
@@ -498,7 +499,7 @@ def admit_waiting(state, r, budget):
             break
         remove(state, r, position)
         wait_no_more(state, r, j)
-        loading = call_entry(state[ADAPTER_ENTRY], state[SELF], r, j, 1, 0) if state[ADAPTER_ENTRY] else 0
+        loading = call_entry(adapters, state[SELF], r, j, 1, 0) if adapters else 0
         if loading and not moved:
             chunk = 0
         if host[PREFIX]:

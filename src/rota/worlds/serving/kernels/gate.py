@@ -10,12 +10,16 @@ from rota.worlds.serving.kernels.layout import (
     CLOSED,
     DISPATCH,
     E_LEAVE,
+    FINISH,
     FINISHED,
+    FIRST_TOKEN,
     HOSTS,
     QUEUE_ROOM,
+    RECALLED,
     SHED,
     STATE,
     WAITING_AT_ROUTER,
+    job_floats,
     job_ints,
 )
 from rota.worlds.serving.kernels.queue import push, set_count
@@ -49,3 +53,15 @@ def shed_waiting(state, j, now):
             push(state, line, before[position])
     state[DISPATCH] = 1
     shed(state, j, now)
+
+
+@compiler.njit
+def recall(state, j, now):
+    """A job is answered from what was stored; in a closed loop its user sends the next one."""
+    seconds = job_floats(state)
+    job_ints(state)[STATE, j] = RECALLED
+    seconds[FIRST_TOKEN, j] = seconds[FINISH, j] = now
+    state[FINISHED] += 1
+    emit(state, E_LEAVE, j, -1, now)
+    if state[CLOSED]:
+        issue(state, now)

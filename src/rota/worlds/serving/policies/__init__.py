@@ -42,6 +42,7 @@ from rota.worlds.serving.policies.resident_first import ResidentFirst
 from rota.worlds.serving.policies.s3 import S3
 from rota.worlds.serving.policies.sarathi import Sarathi
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.policies.semantic_cache import CategoryCache, UniformCache
 from rota.worlds.serving.policies.semi_pd import SemiPD
 from rota.worlds.serving.policies.session_hash import SessionHash
 from rota.worlds.serving.policies.slo_slack import SloSlack
@@ -59,6 +60,7 @@ from rota.worlds.serving.policies.weighted_scorers import WeightedScorers
 from rota.worlds.serving.policies.work_route import ReuseAndWork
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.semantic import Recall
 
 BATCHERS: dict[str, type[Batcher]] = {
     "vllm_v0": VllmV0,
@@ -138,6 +140,10 @@ SERVING_ORDERS: dict[str, type[Order]] = {
 CLOCKS: dict[str, type[Clocks]] = {
     "polca": Polca,
     "greener": SlowestInTime,
+}
+RECALLS: dict[str, type[Recall]] = {
+    "uniform_cache": UniformCache,
+    "category_cache": CategoryCache,
 }
 POLICIES = {
     "allot": BATCHERS,
