@@ -203,6 +203,9 @@ class Fleet:
                 self._hand_over(job, now)
             elif kind == at.STOP_MOVE:
                 self._move(job, now)
+            elif kind == at.STOP_BOUNDARY:
+                if self.pools is not None and self.pools.mirrors is not None:
+                    self.pools.mirrors.boundary(job, now)
             else:
                 self._ended(job, now)
         if self.pools is not None and self.pools.lent:
@@ -233,6 +236,8 @@ class Fleet:
         """A call is done: those that waited for it last are on their way."""
         if self.pools is not None:
             self.pools.forget(job)
+            if self.pools.mirrors is not None:
+                self.pools.mirrors.drop(job, now)
         if self._programs is None:
             return
         program, work = int(self._programs.program[job]), self.run.served(job)
@@ -292,8 +297,7 @@ class Fleet:
             del self._flights[job]
             self.run.land(job, now)
             if self.pools is not None:
-                self.pools.landed(job)
-                self.pools.moved(job, int(self.run.jobs[at.HOST, job]))
+                self.pools.arrived(job, now)
 
     # -- migration ------------------------------------------------------------------------------------------------
 
@@ -341,6 +345,8 @@ class Fleet:
     def _down(self, outage: Outage, outages: Iterator[Outage], now: float) -> None:
         if outage.is_crash:
             self.crashes += 1
+            if self.pools is not None and self.pools.mirrors is not None:
+                self.pools.mirrors.fall(outage.host, now)
             self.run.crash(outage.host, now)
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)

@@ -85,6 +85,8 @@ class Serving:
         self._fleet(case, policy, folder)
         if roles.clocks is not None and case.power is None:
             return "it sets clocks, and the scenario accounts for no power: add the section power: {}"
+        if roles.pool is not None and roles.pool.mirrored < np.inf and any(g.prefix_caching for g in case.fleet):
+            return "it keeps copies of KV, which is not modelled beside a prefix cache: set prefix_caching: false"
         hidden = case.information.output_tokens == "hidden"
         for member in roles.policies():
             reads = {*member.reads, *getattr(member, "reads_job", ())}

@@ -38,6 +38,7 @@ from rota.worlds.serving.kernels.layout import (
     BUSY_SECONDS,
     CACHED,
     CACHED_ENTRY,
+    CALL_AT_END,
     CHUNK,
     CHUNKED,
     CLASS_ROOM,
@@ -134,6 +135,7 @@ from rota.worlds.serving.kernels.layout import (
     STALL,
     STATE,
     STEP,
+    STOP_BOUNDARY,
     STOP_FINISH,
     STOP_MOVE,
     SWAP_RATE,
@@ -711,6 +713,8 @@ def complete(state, r):
         complete_decodes(state, r, now)
     if host[PREFILL_COUNT] > 0:
         complete_prefills(state, r, now)
+    if host[CALL_AT_END]:
+        note(state, STOP_BOUNDARY, r)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")

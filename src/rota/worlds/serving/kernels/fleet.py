@@ -141,6 +141,15 @@ def push_to(state, j, r, now):
 
 
 @compiler.njit
+def hold(state, r, blocks, now):
+    """A host sets blocks aside for no job of its own; negative: gives them back."""
+    touch(state, r, now)
+    host_ints(state)[r, FREE] -= blocks
+    if blocks < 0:
+        kick(state, r, now)
+
+
+@compiler.njit
 def could_hold(state, r, j):
     """Whether prompt and answer of a job are within a host's limits."""
     return holds_whole(state, r, j)

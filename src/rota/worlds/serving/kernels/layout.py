@@ -61,8 +61,8 @@ FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MO
     BASE_HIGH, BASE_LOW, FREE, DECISIONS_HERE, DECODING_NOW, ITERATIONS, BATCHED_TOKENS, PREEMPTED_HERE, HIT_TOKENS,
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE,
     SHUT, DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT,
-    LONG_WAIT, INTERRUPTED, ALONE, POWERED, HOST_INTS,
-) = range(60)  # fmt: skip
+    LONG_WAIT, INTERRUPTED, ALONE, POWERED, CALL_AT_END, HOST_INTS,
+) = range(61)  # fmt: skip
 # GANG: first of the hosts that go in step with this one, GANG_SIZE: how many they are, 1: it goes alone.
 # LONG_WAIT: prompts over the budget do not interrupt decodes; ALONE: decodes of an iteration without prompts;
 # INTERRUPTED: KV has left since the iteration began, and something waits.
@@ -102,8 +102,9 @@ S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 # What a question is about.
 KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
 
-# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done.
-STOP_HANDOFF, STOP_MOVE, STOP_FINISH = np.arange(3)
+# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; a host that was
+# to be called (CALL_AT_END) has ended an iteration: then the number is the host's.
+STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_BOUNDARY = np.arange(4)
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

@@ -5,6 +5,7 @@ from rota.rules.dodoor import Dodoor
 from rota.worlds.serving.batching import Batcher
 from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import Migrate, Scaler
+from rota.worlds.serving.policies.accellm import AccellmPairs
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.cache_aware import CacheAware
@@ -65,7 +66,7 @@ SCALERS: dict[str, type[Scaler]] = {
     "slo_slack": SloSlack,
 }
 MIGRATIONS: dict[str, type[Migrate]] = {"llumnix": PairsByFreeness}
-POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool, "together": Together}
+POOLS: dict[str, type[Pools]] = {"mixed_pool": MixedPool, "together": Together, "accellm": AccellmPairs}
 CLOCKS: dict[str, type[Clocks]] = {"polca": Polca, "greener": SlowestInTime}
 SERVING_ORDERS: dict[str, type[Order]] = {
     "ltr": LearningToRank,
