@@ -65,6 +65,19 @@ STUDIES = (
 )  # fmt: skip
 
 
+SPLITS = ((2, 2), (1, 3), (3, 1))
+TIGHT = ("slo.tpot=0.03",)
+LONG = ("workload.generate.kind=summarise", "slo.ttft=1.0", "slo.tpot=0.03")
+CAPACITIES: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "splitwise": [("two and two", ())],
+    "distserve": [
+        (f"{name}, {a} + {b} replicas", (f"fleet.0.count={a}", f"fleet.1.count={b}", *changes))
+        for name, changes in (("250 and 50 ms", ()), ("250 and 30 ms", TIGHT), ("summaries, 1 s and 30 ms", LONG))
+        for a, b in SPLITS
+    ],
+}
+
+
 def loads_of(study: Study, data: Path) -> Iterator[Load]:
     for what, factor in study.loads:
         if what in ("conv", "code"):
@@ -183,10 +196,8 @@ def main() -> None:
         print("|---|---|" + "---|" * len(titles))
         for line in lines(study, given.data, given.seeds):
             print(line, flush=True)
-        splits = ((2, 2), (1, 3), (3, 1)) if study.file == "distserve" else ((2, 2),)
-        for prompts, answers in splits:
-            changes = (f"fleet.0.count={prompts}", f"fleet.1.count={answers}")
-            for line in capacities(study, given.seeds, changes, f", {prompts} + {answers} replicas"):
+        for label, changes in CAPACITIES.get(study.file, ()):
+            for line in capacities(study, given.seeds, changes, f", {label}"):
                 print(line, flush=True)
 
 

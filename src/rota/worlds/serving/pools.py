@@ -101,24 +101,16 @@ class PoolBook:
         """The columns of hosts that only pools have."""
         hosts = self.fleet.run.hosts
         capacity = hosts[:, at.KV_BLOCKS] * hosts[:, at.BLOCK_TOKENS]
-        waiting = [self._waiting(host) for host in range(len(hosts))] if "waiting" in self.policy.reads else ()
+        waiting = self.fleet.run.waiting() if "waiting" in self.policy.reads else np.zeros(0)
         return {
             "role": hosts[:, at.ROLE].astype(np.float64),
             "joined": np.argsort(np.argsort(self._joined)).astype(np.float64),
-            "waiting": np.array(waiting, np.float64),
+            "waiting": waiting,
             "decoding": hosts[:, [at.DECODES, at.PAUSED_COUNT, at.LANDINGS]].sum(axis=1).astype(np.float64),
             "assigned": self.assigned.copy(),
             "assigned_tokens": self.tokens.copy(),
             "capacity_tokens": capacity.astype(np.float64),
         }
-
-    def _waiting(self, host: int) -> int:
-        run = self.fleet.run
-        rows = run.at_host(host)[: run.hosts[host, at.RUNNING_COUNT]]
-        state = run.jobs[at.STATE, rows]
-        aside = (state == at.PAUSED) | (state == at.LANDED)
-        later = (state == at.PREFILLING) & (run.jobs[at.GOES_TO, rows] == at.HERE)
-        return int(run.hosts[host, [at.QUEUED_COUNT, at.INBOX_COUNT]].sum() + aside.sum() + later.sum())
 
     # -- a request comes ------------------------------------------------------------------------------------------
 

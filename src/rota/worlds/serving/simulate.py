@@ -565,6 +565,14 @@ class Simulation:
 
         fleet.hold(self.state, host, blocks, now)
 
+    def waiting(self) -> FloatColumn:
+        """For each host the prompts and answers that are there and not in the iteration under way."""
+        from rota.worlds.serving.kernels import fleet
+
+        out = np.zeros(len(self.replicas))
+        fleet.count_waiting(self.state, out)
+        return out
+
     def at_host(self, host: int) -> IntColumn:
         """Requests that run or wait at a host."""
         counts = self.hosts[host, [at.RUNNING_COUNT, at.QUEUED_COUNT]]

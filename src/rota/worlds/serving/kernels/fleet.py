@@ -28,8 +28,10 @@ from rota.worlds.serving.kernels.layout import (
     FREE,
     FULL,
     GENERATED,
+    GOES_TO,
     HELD,
     HELD_BLOCKS,
+    HERE,
     HOST,
     HOSTS,
     INBOX_COUNT,
@@ -46,6 +48,7 @@ from rota.worlds.serving.kernels.layout import (
     NEXT_IN_BOX,
     OPEN_ENTRY,
     PARKED,
+    PAUSED,
     PREFILL_ROLE,
     PREFILLING,
     PREFIX,
@@ -138,6 +141,20 @@ def push_to(state, j, r, now):
     note(state, STOP_MOVE, j)
     emit(state, E_START, j, r, now)
     return True
+
+
+@compiler.njit
+def count_waiting(state, out):
+    """For each host the prompts and answers that are there and not in its iteration; the answer of a prompt under way that stays there is one of them."""
+    job, hosts = job_ints(state), host_ints(state)
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])
+    for r in range(state[HOSTS]):
+        out[r] = hosts[r, QUEUED_COUNT] + hosts[r, INBOX_COUNT]
+        for position in range(hosts[r, RUNNING_COUNT]):
+            j = running[r, position]
+            what = job[STATE, j]
+            if what in (PAUSED, LANDED) or (what == PREFILLING and job[GOES_TO, j] == HERE):
+                out[r] += 1
 
 
 @compiler.njit
