@@ -120,6 +120,8 @@ def test_the_rules_of_pairs() -> None:
     hosts = table(up=[1, 1, 1, 1], prefill_tokens=[0, 0, 50, 0], assigned=[5, 5, 3, 3], decoding=[9, 2, 4, 6])
     assert policy.assign(none, hosts, 0.0) == Assignment(2, 3)  # the emptier pair, where prompts already are
     assert policy.moves(hosts, 0.0) == [(0, 1, 3), (2, 3, 4)]  # half of the difference; all away from the prompts
+    deep = table(up=[1, 1], prefill_tokens=[5000, 0], assigned=[1, 1], decoding=[0, 6])
+    assert policy.assign(none, deep, 0.0) == Assignment(1, 0)  # more than its partner should wait for
     hosts = table(up=[1, 1, 1, 0], prefill_tokens=[0, 0, 0, 0], assigned=[1, 1, 0, 0], decoding=[2, 1, 0, 0])
     assert policy.assign(none, hosts, 0.0) == Assignment(2, 2)  # its partner is down: it does both
     assert policy.moves(hosts, 0.0) == []
