@@ -234,6 +234,9 @@ class Fleet:
                     self.store.arrives(job, now)
                 else:
                     self.comes(job, now)
+            elif kind == at.STOP_BOUNDARY:
+                if self.pools is not None and self.pools.mirrors is not None:
+                    self.pools.mirrors.boundary(job, now)
             else:
                 self._ended(job, now)
         if self.pools is not None and self.pools.lent:
@@ -272,6 +275,8 @@ class Fleet:
         self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
         if self.pools is not None:
             self.pools.forget(job)
+            if self.pools.mirrors is not None:
+                self.pools.mirrors.drop(job, now)
         self.retained.ended(job, now)
         if self.store is not None:
             self.store.ended(job, now)
@@ -341,8 +346,7 @@ class Fleet:
             del self._flights[job]
             self.run.land(job, now)
             if self.pools is not None:
-                self.pools.landed(job)
-                self.pools.moved(job, int(self.run.jobs[at.HOST, job]))
+                self.pools.arrived(job, now)
 
     def _load(self, job: int) -> None:
         """A request waits for its adapter."""
@@ -403,6 +407,8 @@ class Fleet:
     def _down(self, outage: Outage, outages: Iterator[Outage], now: float) -> None:
         if outage.is_crash:
             self.crashes += 1
+            if self.pools is not None and self.pools.mirrors is not None:
+                self.pools.mirrors.fall(outage.host, now)
             self.run.crash(outage.host, now)
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)

@@ -17,6 +17,7 @@ from rota.kernel.decisions import Policy
 from rota.kernel.errors import PolicyError
 from rota.kernel.tables import Column, Hosts, Jobs
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.mirrors import Mirrors
 
 if TYPE_CHECKING:
     from rota.worlds.serving.fleet import Fleet
@@ -37,6 +38,7 @@ POOL_COLUMNS = {
         Column("role", "", "what the host does now: 0 both, 1 prompts, 2 answers"),
         Column("joined", "", "rank by when the hosts took the roles that they have, 0: first"),
         Column("waiting", "", "prompts and answers of requests that are here and not in the iteration under way"),
+        Column("decoding", "", "requests that decode on the host"),
         Column("assigned", "", "requests that decode here or will"),
         Column("assigned_tokens", "tokens", "KV that those will have at their visible end, and prompts for others"),
         Column("capacity_tokens", "tokens", "KV that the host can hold"),
@@ -50,14 +52,20 @@ class Pools(Policy):
     Attributes:
         reads_job: Columns of the request that the policy may see; `reads` are those of the hosts, `POOL_COLUMNS` with them.
         every: Seconds between two questions about roles; inf: they are never asked.
+        mirrored: Seconds between two updates of copies of KV, where hosts keep what they have computed for others; inf: they keep nothing. See `mirrors`.
     """
 
     reads_job: tuple[str, ...] = ()
     every: float = inf
+    mirrored: float = inf
 
     def assign(self, jobs: Jobs, hosts: Hosts, now: float) -> Assignment | None:
         """The hosts of a request; None: none can now, it waits at the router."""
         raise NotImplementedError(f"{type(self).__name__} assigns no hosts")
+
+    def moves(self, hosts: Hosts, now: float) -> Sequence[tuple[int, int, int]]:
+        """(from, to, how many): requests that have a copy at the other host and shall go on there. Asked where hosts keep copies."""
+        return ()
 
     def roles(self, hosts: Hosts, now: float) -> Sequence[int] | None:
         """The role that each host shall have from now on; None: as they are."""
@@ -84,6 +92,7 @@ class PoolBook:
         self.home = run.hosts[:, at.ROLE].copy()
         self._joined = np.arange(hosts)
         run.jobs[at.WATCHED] = 1
+        self.mirrors = Mirrors(self, self.policy.mirrored) if self.policy.mirrored < inf else None
         if self.policy.every < inf:
             first = float(run.workload.arrival.min(initial=inf))
             self.fleet.later(first + self.policy.every, self._ask_roles, outage=True)
@@ -92,23 +101,16 @@ class PoolBook:
         """The columns of hosts that only pools have."""
         hosts = self.fleet.run.hosts
         capacity = hosts[:, at.KV_BLOCKS] * hosts[:, at.BLOCK_TOKENS]
-        waiting = [self._waiting(host) for host in range(len(hosts))] if "waiting" in self.policy.reads else ()
+        waiting = self.fleet.run.waiting() if "waiting" in self.policy.reads else np.zeros(0)
         return {
             "role": hosts[:, at.ROLE].astype(np.float64),
             "joined": np.argsort(np.argsort(self._joined)).astype(np.float64),
-            "waiting": np.array(waiting, np.float64),
+            "waiting": waiting,
+            "decoding": hosts[:, [at.DECODES, at.PAUSED_COUNT, at.LANDINGS]].sum(axis=1).astype(np.float64),
             "assigned": self.assigned.copy(),
             "assigned_tokens": self.tokens.copy(),
             "capacity_tokens": capacity.astype(np.float64),
         }
-
-    def _waiting(self, host: int) -> int:
-        run = self.fleet.run
-        rows = run.at_host(host)[: run.hosts[host, at.RUNNING_COUNT]]
-        state = run.jobs[at.STATE, rows]
-        aside = (state == at.PAUSED) | (state == at.LANDED)
-        later = (state == at.PREFILLING) & (run.jobs[at.GOES_TO, rows] == at.HERE)
-        return int(run.hosts[host, [at.QUEUED_COUNT, at.INBOX_COUNT]].sum() + aside.sum() + later.sum())
 
     # -- a request comes ------------------------------------------------------------------------------------------
 
@@ -140,6 +142,8 @@ class PoolBook:
             if run.hosts[host, at.ROLE] != at.MIXED_ROLE:
                 self._lend(host)
         self._promise(job, prompt, decode)
+        if self.mirrors is not None:
+            self.mirrors.review_soon(now)
         out[prompt] = 0.0
         return out
 
@@ -174,6 +178,16 @@ class PoolBook:
                 self.assigned[each] += sign
                 self.tokens[each] += sign * tokens
             self.decode_at[job] = host
+
+    def arrived(self, job: int, now: float) -> None:
+        """The KV of a request has come to the host that decodes it; the one that computed it may keep a copy."""
+        source = int(self.prompt_at[job])
+        self.landed(job)
+        self.moved(job, int(self.fleet.run.jobs[at.HOST, job]))
+        if self.mirrors is not None:
+            if source >= 0:
+                self.mirrors.add(job, source, now)
+            self.mirrors.review_soon(now)
 
     def landed(self, job: int) -> None:
         """The KV has left the host that computed the prompt."""

@@ -547,7 +547,7 @@ class Simulation:
         if quiet and not split and self.workload.programs is None and alone:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
             return None
-        self.state[at.STOP_ROOM] = len(self.workload) + 2 * int(self.state[at.RUNNING_ROOM])
+        self.state[at.STOP_ROOM] = len(self.workload) + 2 * int(self.state[at.RUNNING_ROOM]) + len(self.replicas)
         self._own(at.A_STOPS, np.zeros((int(self.state[at.STOP_ROOM]), 2), np.int64))
         plan = self.plan or Plan()
         return Fleet(
@@ -691,6 +691,20 @@ class Simulation:
         from rota.worlds.serving.kernels import fleet
 
         return bool(fleet.could_take(self.state, host, job))
+
+    def hold_blocks(self, host: int, blocks: int, now: float) -> None:
+        """A host sets KV blocks aside for a copy; negative: gives them back."""
+        from rota.worlds.serving.kernels import fleet
+
+        fleet.hold(self.state, host, blocks, now)
+
+    def waiting(self) -> FloatColumn:
+        """For each host the prompts and answers that are there and not in the iteration under way."""
+        from rota.worlds.serving.kernels import fleet
+
+        out = np.zeros(len(self.replicas))
+        fleet.count_waiting(self.state, out)
+        return out
 
     def at_host(self, host: int) -> IntColumn:
         """Requests that run or wait at a host."""

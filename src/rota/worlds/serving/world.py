@@ -125,6 +125,8 @@ class Serving:
             return reason
         if roles.clocks is not None and case.power is None:
             return "it sets clocks, and the scenario accounts for no power: add the section power: {}"
+        if roles.pool is not None and roles.pool.mirrored < np.inf and any(g.prefix_caching for g in case.fleet):
+            return "it keeps copies of KV, which is not modelled beside a prefix cache: set prefix_caching: false"
         hidden = case.information.output_tokens == "hidden"
         batcher = self._batcher(policy, folder)
         if hidden and batcher.foresees:

@@ -58,6 +58,7 @@ from rota.worlds.serving.kernels.layout import (
     BUSY_SECONDS,
     CACHED,
     CACHED_ENTRY,
+    CALL_AT_END,
     CHUNK,
     CHUNKED,
     CLASS_ROOM,
@@ -165,6 +166,7 @@ from rota.worlds.serving.kernels.layout import (
     STALL,
     STATE,
     STEP,
+    STOP_BOUNDARY,
     STOP_COLD,
     STOP_FINISH,
     STOP_LOAD,
@@ -873,9 +875,11 @@ def complete(state, r):
     if host[DECODING_NOW]:
         complete_decodes(state, r, now)
     if host[PREFILL_COUNT] > 0:
-        if host[INSIDE] & LAYERED and not call_entry(inside(state, r)[LAYER_ENTRY], state[SELF], r, 0, 0, 0):
-            return  # the prompts go on with the next group of layers
-        complete_prefills(state, r, now)
+        # Where prompts go through the layers group by group they may only have come to the next group.
+        if not host[INSIDE] & LAYERED or call_entry(inside(state, r)[LAYER_ENTRY], state[SELF], r, 0, 0, 0):
+            complete_prefills(state, r, now)
+    if host[CALL_AT_END]:
+        note(state, STOP_BOUNDARY, r)
 
 
 @compiler.entry("int64(int64, int64, int64, int64, int64)")

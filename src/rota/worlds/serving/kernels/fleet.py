@@ -30,8 +30,10 @@ from rota.worlds.serving.kernels.layout import (
     FULL,
     GATE,
     GENERATED,
+    GOES_TO,
     HELD,
     HELD_BLOCKS,
+    HERE,
     HOST,
     HOSTS,
     INBOX_COUNT,
@@ -50,6 +52,7 @@ from rota.worlds.serving.kernels.layout import (
     NOW,
     OPEN_ENTRY,
     PARKED,
+    PAUSED,
     PREFILL_ROLE,
     PREFILLING,
     PREFIX,
@@ -144,6 +147,29 @@ def push_to(state, j, r, now):
     note(state, STOP_MOVE, j)
     emit(state, E_START, j, r, now)
     return True
+
+
+@compiler.njit
+def count_waiting(state, out):
+    """For each host the prompts and answers that are there and not in its iteration; the answer of a prompt under way that stays there is one of them."""
+    job, hosts = job_ints(state), host_ints(state)
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])
+    for r in range(state[HOSTS]):
+        out[r] = hosts[r, QUEUED_COUNT] + hosts[r, INBOX_COUNT]
+        for position in range(hosts[r, RUNNING_COUNT]):
+            j = running[r, position]
+            what = job[STATE, j]
+            if what in (PAUSED, LANDED) or (what == PREFILLING and job[GOES_TO, j] == HERE):
+                out[r] += 1
+
+
+@compiler.njit
+def hold(state, r, blocks, now):
+    """A host sets blocks aside for no job of its own; negative: gives them back."""
+    touch(state, r, now)
+    host_ints(state)[r, FREE] -= blocks
+    if blocks < 0:
+        kick(state, r, now)
 
 
 @compiler.njit

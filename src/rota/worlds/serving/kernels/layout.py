@@ -72,8 +72,8 @@ HERE, ELSEWHERE = -2, -1
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE, SHUT,
     DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, INSIDE, NODE, COLD, LONG_WAIT,
     INTERRUPTED, ALONE, EVICTION, CACHE_CLOCK, RESTING, TIERS, LOADS, PINS, POWERED, SWAP_GROUP, SWAP_KEEPS, TURNS,
-    HOST_INTS,
-) = range(72)  # fmt: skip
+    CALL_AT_END, HOST_INTS,
+) = range(73)  # fmt: skip
 # TURNS: it computes only while no other one of its machine does.
 # EVICTION: the rule of its prefix cache; CACHE_CLOCK: counts admissions and frees; RESTING: named blocks that nobody holds.
 # TIERS: below its cache; LOADS: jobs whose KV comes from them; PINS: ended jobs whose KV is kept.
@@ -122,10 +122,14 @@ S_QUEUED, S_RUNNING, S_KV, S_BUSY, SERIES = range(5)
 
 # What a question is about.
 KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would compile a version for each
+# Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; a host that was
+# to be called (CALL_AT_END) has ended an iteration: then the number is the host's.
 
 # Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate; one
 # waits for an adapter; a host with work is not loaded.
-STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE, STOP_LOAD, STOP_COLD = np.arange(6)
+(
+    STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE, STOP_LOAD, STOP_COLD, STOP_BOUNDARY,
+) = np.arange(7)  # fmt: skip
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

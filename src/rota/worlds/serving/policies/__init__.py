@@ -6,6 +6,7 @@ from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.batching import Batcher
 from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import Migrate, Scaler
+from rota.worlds.serving.policies.accellm import AccellmPairs
 from rota.worlds.serving.policies.alise import SpeculativeRemaining
 from rota.worlds.serving.policies.autellix import LongestPathAttainedService, ProgramLeastAttainedService
 from rota.worlds.serving.policies.bca import BatchSizeAdvisor
@@ -116,6 +117,7 @@ MIGRATIONS: dict[str, type[Migrate]] = {
 POOLS: dict[str, type[Pools]] = {
     "mixed_pool": MixedPool,
     "together": Together,
+    "accellm": AccellmPairs,
 }
 RETAINERS: dict[str, type[Retain]] = {
     "continuum": Continuum,
