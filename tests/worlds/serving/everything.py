@@ -67,6 +67,7 @@ class Scene:
     concurrency: int = 0
     think: Any = None
     visible: Any = None
+    features: tuple[str, ...] = ()
 
     def lines(self) -> list[Iterable[Outage]]:
         hosts = sorted({each.host for each in self.outages})
@@ -163,6 +164,8 @@ def scene(seed: int, *features: str) -> Scene:
         found.concurrency, found.think = int(draw.integers(1, 9)), draw.integers(0, 8, rows) * STEP
     if "hidden" not in features:
         found.visible = work.output_tokens * draw.choice([0.5, 1.0, 2.0], rows)
+    found.features = features
+    found.workload = replace(work, priority=draw.integers(0, 3, rows))
     return found
 
 

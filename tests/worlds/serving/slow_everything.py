@@ -37,7 +37,7 @@ class Switches:
     since: dict[int, float]
     starting: set[int] = field(default_factory=set)
     draining: dict[int, float] = field(default_factory=dict)
-    bill: dict[int, float] = field(default_factory=dict)
+    bill: list[tuple[int, float, float]] = field(default_factory=list)
 
 
 class SlowEverything(SlowMoves):
@@ -317,12 +317,14 @@ class SlowEverything(SlowMoves):
             if not engine.outstanding and not engine.busy and not kept:
                 end = min(self.now, max(power.draining.pop(host), self.touched[host]))
                 self.shut.add(host)
-                power.bill[host] = power.bill.get(host, 0.0) + max(0.0, end - power.since.pop(host))
+                power.bill.append((host, power.since.pop(host), end))
 
     def seconds_on(self, end: float) -> list[float]:
-        since, bill = self.power.since, self.power.bill
-        on = {host: max(0.0, end - begin) for host, begin in since.items()}
-        return [bill.get(host, 0.0) + on.get(host, 0.0) for host in range(len(self.engines))]
+        still = [(host, begin, inf) for host, begin in self.power.since.items()]
+        found = [0.0] * len(self.engines)
+        for host, begin, last in self.power.bill + still:
+            found[host] += max(0.0, min(last, end) - begin)
+        return found
 
     # -- where requests may go ------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ class Power:
             else 0.0
         )
         self.since: dict[int, float] = dict.fromkeys(range(hosts), self.begin)  # of those that are paid for
-        self.used = np.zeros(hosts)  # seconds of those that went off
+        self.used: list[tuple[int, float, float]] = []  # (replica, from, to) of those that went off
         self.starting: set[int] = set()
         self.draining: dict[int, float] = {}  # since when
         if self.policy is not None:
@@ -56,9 +56,9 @@ class Power:
 
     def seconds(self, end: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Seconds that each replica was paid for, from the first arrival to `end`."""
-        found = self.used.copy()
-        for host, since in self.since.items():
-            found[host] += max(0.0, end - since)
+        found = np.zeros(len(self.run.replicas))
+        for host, since, until in [*self.used, *((host, since, end) for host, since in self.since.items())]:
+            found[host] += max(0.0, min(until, end) - since)
         return found
 
     def repaired(self, host: int, now: float) -> None:
@@ -119,4 +119,4 @@ class Power:
                 and not (self.run.jobs[at.SOURCE] == host + 1).any()
             ):
                 end = min(now, max(self.draining.pop(host), float(clocks[host, at.TOUCHED])))
-                self.used[host] += max(0.0, end - self.since.pop(host))
+                self.used.append((host, self.since.pop(host), end))

@@ -48,9 +48,9 @@ def verify(
     if found:
         return found  # rows that are not those of the workload have no further meaning
     found += _times(rows, done, rejected | shed, recalled)
-    alone = not metrics.get("moves") and all(
-        replica.role == "mixed" for replica in replicas
-    )  # else nobody here knows when a request came to its last replica
+    # Where requests move, nobody here knows when one came to its last replica.
+    moved = metrics.get("moves", 0.0) or metrics.get("migrations", 0.0)
+    alone = all(replica.role == "mixed" for replica in replicas) and not moved
     judged = range(len(replicas))
     if len(workload) > LARGE:
         busiest = int(np.bincount(rows["replica"][done], minlength=1).argmax())

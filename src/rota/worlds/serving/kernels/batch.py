@@ -874,10 +874,11 @@ def complete(state, r):
         clock[STALL] = 0.0
     if host[DECODING_NOW]:
         complete_decodes(state, r, now)
-    if host[PREFILL_COUNT] > 0:
-        # Where prompts go through the layers group by group they may only have come to the next group.
-        if not host[INSIDE] & LAYERED or call_entry(inside(state, r)[LAYER_ENTRY], state[SELF], r, 0, 0, 0):
-            complete_prefills(state, r, now)
+    # Where prompts go through the layers group by group they may only have come to the next group.
+    layered = host[PREFILL_COUNT] > 0 and host[INSIDE] & LAYERED
+    through = not layered or call_entry(inside(state, r)[LAYER_ENTRY], state[SELF], r, 0, 0, 0)
+    if host[PREFILL_COUNT] > 0 and through:
+        complete_prefills(state, r, now)
     if host[CALL_AT_END]:
         note(state, STOP_BOUNDARY, r)
 

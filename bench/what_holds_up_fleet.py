@@ -1,0 +1,273 @@
+"""Published claims on routes, batching, migration, disaggregation, programs and autoscaling, each on three loads.
+
+    python -m bench.what_holds_up_fleet --data FOLDER [--only routes] [--seeds 5]
+
+FOLDER holds `azure2023` (Azure LLM inference traces 2023) and `mooncake`. A number is how many times better than the first policy of the scenario; generated
+loads are drawn for each seed, recorded traces are cut into as many windows one after the other, and each window is an observation. In parentheses the t
+interval of the logarithm, paired by seed or window. Capacities (`batching`) are found by halving an interval of rates seven times.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rota.study.scenario import Scenario, read
+from rota.study.statistics import t_interval
+from rota.worlds.serving.arrivals import Scale, apply_arrivals
+from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.read import read_trace
+
+EXAMPLES = Path(__file__).parents[1] / "examples/serving"
+Metrics = Mapping[str, float]
+LARGER_IS_BETTER = ("goodput_share", "prefix_hit_rate", "capacity")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Changes to the scenario; a recorded trace is read from `trace` and played at `factor` times its rate."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+    trace: str = ""
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A scenario, what is measured, its loads, and other fleets that its policies are compared on."""
+
+    file: str
+    measures: tuple[str, ...]
+    loads: tuple[Load, ...]
+    fleets: tuple[tuple[str, tuple[str, ...]], ...] = (("", ()),)  # the first policy of the first one is the baseline
+
+
+CONV, CODE = "azure2023/AzureLLMInferenceTrace_conv.csv.gz", "azure2023/AzureLLMInferenceTrace_code.csv.gz"
+MOONCAKE = "mooncake/conversation_trace.jsonl.gz"
+
+
+def azure(conv: float, code: float) -> tuple[Load, Load]:
+    """Both traces, so many times as fast as recorded."""
+    return (
+        Load(f"(b) Azure conv x {conv:g}", trace=CONV, factor=conv),
+        Load(f"(b) Azure code x {code:g}", trace=CODE, factor=code),
+    )
+
+
+def bursts(rate: float, *more: str) -> Load:
+    """The fitted jumps between two rates."""
+    return Load("(c) bursts", (f"workload.generate.rate={rate:g}", "workload.generate.variation=fitted", *more))
+
+
+PAPER = Load("(a) paper-like")
+MIXED = "fleet=[{model: llama-3-8b, gpu: a100-80g, count: 4}]"
+STUDIES = (
+    Study("routes", ("ttft_mean", "ttft_p99", "e2e_mean"), (PAPER, *azure(7, 6), bursts(30))),
+    Study(
+        "shared-prefix",
+        ("prefix_hit_rate", "ttft_mean", "ttft_p99"),
+        (
+            PAPER,
+            Load(
+                "(b) Mooncake conversation x 1",
+                ("fleet.0.kv_blocks=20000", "fleet.0.count=8", "fleet.0.gpu=h100"),
+                MOONCAKE,
+                1.0,
+            ),
+            *azure(4, 4),
+            Load(
+                "(c) bursts",
+                (
+                    "workload={generate: {kind: chat, requests: 6000, rate: 14, sessions: {turns: 5, gap_seconds: 20, system_tokens: 1024}}}",
+                ),
+            ),
+        ),
+    ),
+    Study("migration", ("e2e_p99", "ttft_p99", "e2e_mean"), (PAPER, *azure(2, 2), bursts(6))),
+    Study("priorities", ("high_e2e_mean", "e2e_mean"), (PAPER, *azure(2, 2), bursts(6))),
+    Study(
+        "disaggregated",
+        ("goodput_share", "tpot_p99", "ttft_p99", "e2e_mean"),
+        (PAPER, *azure(3, 2), bursts(12)),
+        (("four that do both", (MIXED,)), ("two and two", ())),
+    ),
+    Study(
+        "agents",
+        ("program_e2e_mean", "program_e2e_p90", "e2e_mean"),
+        (
+            PAPER,
+            Load("(a) fan out", ("workload.programs.kind=fan_out", "workload.programs.rate=1.6")),
+            Load("(a) best of 4", ("workload.programs.kind=best_of", "workload.programs.rate=2.4")),
+        ),
+    ),
+    Study(
+        "autoscaling",
+        ("cost_per_million_tokens", "goodput_share", "ttft_p99"),
+        (PAPER, *azure(2, 2), bursts(11, "workload.generate.profile=constant")),
+    ),
+)
+
+
+class Recorded:
+    """Windows of a recorded trace, as many as there are seeds."""
+
+    def __init__(self, file: Path, factor: float, count: int) -> None:
+        whole = read_trace(file)
+        self.windows = [window(whole, k, count) for k in range(count)]
+        self.windows = [apply_arrivals(each, Scale(factor), np.random.default_rng(0)) for each in self.windows]
+
+
+def window(work: Workload, number: int, count: int) -> Workload:
+    """One of `count` parts of a trace, from its own first request on."""
+    edges = np.linspace(0, len(work), count + 1).astype(int)
+    begin, end = edges[number], edges[number + 1]
+    prefix = work.prefix
+    if prefix is not None:
+        first, last = prefix.offsets[begin], prefix.offsets[end]
+        prefix = replace(prefix, offsets=prefix.offsets[begin : end + 1] - first, ids=prefix.ids[first:last])
+    arrival = work.arrival[begin:end]
+    return make_workload(
+        arrival - arrival[0], work.prompt_tokens[begin:end], work.output_tokens[begin:end], prefix=prefix
+    )
+
+
+def workloads(scenario: Scenario, load: Load, data: Path, seeds: int) -> list[Workload]:
+    world: Any = scenario.world
+    if load.trace:
+        return Recorded(data / load.trace, load.factor, seeds).windows
+    return [world.workload(scenario.case, seed) for seed in range(seeds)]
+
+
+def with_priorities(work: Workload) -> Workload:
+    """One request in ten is urgent, as in Llumnix's experiment."""
+    priority = np.ones(len(work), np.int64)
+    priority[np.random.default_rng(len(work)).random(len(work)) < 0.1] = 0
+    return replace(work, priority=priority)
+
+
+def measure(scenario: Scenario, policy: Mapping[str, Any], work: Workload, seed: int) -> Metrics:
+    """The metrics of a run, and those of its urgent requests."""
+    world: Any = scenario.world
+    run = world.run(scenario.case, work, policy, seed)
+    urgent = (work.priority == 0) & (run.outcomes["status"] == "finished")
+    more = {} if urgent.all() else {"high_e2e_mean": float(run.outcomes["e2e"][urgent].mean())}
+    return {**run.metrics, **more}
+
+
+def times_better(base: list[float], ours: list[float], name: str) -> str:
+    """How many times better, with its 95 % interval; a dash where there is nothing to compare."""
+    pairs = [(b, o) for b, o in zip(base, ours, strict=True) if b > 0 and o > 0 and np.isfinite(b) and np.isfinite(o)]
+    if len(pairs) < 2:
+        return "&ndash;"
+    logs = np.array([np.log(b / o) for b, o in pairs]) * (-1.0 if name in LARGER_IS_BETTER else 1.0)
+    mean, low, high = np.exp(t_interval(logs))
+    return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+
+
+def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:
+    """The rows of a study's table."""
+    for load in study.loads:
+        found: dict[str, list[Metrics]] = {}
+        for fleet, changes in study.fleets:
+            scenario = read(EXAMPLES / f"{study.file}.yaml", [*load.changes, *changes])
+            works = workloads(scenario, load, data, seeds)
+            if study.file == "priorities":
+                works = [with_priorities(work) for work in works]
+            for policy in scenario.policies:
+                label = f"{fleet}, {policy['name']}" if fleet else str(policy["name"])
+                found[label] = [measure(scenario, policy, work, seed) for seed, work in enumerate(works)]
+        (base, first), *others = found.items()
+        means = [np.mean([each[name] for each in first]) for name in study.measures]
+        yield f"| {load.name} | *{base}* | " + " | ".join(f"*{value:.4g}*" for value in means) + " |"
+        for label, runs in others:
+            cells = [
+                times_better([each[name] for each in first], [each[name] for each in runs], name)
+                for name in study.measures
+            ]
+            lost = sum(each["unfinished"] + each["rejected"] for each in runs)
+            note = f" ({lost:g} not served)" if lost != sum(e["unfinished"] + e["rejected"] for e in first) else ""
+            yield f"| | {label}{note} | " + " | ".join(cells) + " |"
+
+
+# -- capacity -----------------------------------------------------------------------------------------------------
+
+
+BATCHING = (
+    Load("(a) paper-like"),
+    Load("(b) Azure conv", trace=CONV),
+    Load("(b) Azure code", trace=CODE),
+    Load("(c) bursts", ("workload.generate.variation=fitted",)),
+)
+
+
+def capacity(run: Callable[[float], Metrics], limit: float) -> float:
+    """The largest rate factor at which the 99th percentile between tokens keeps its limit and the median request waits at most 2 s."""
+
+    def keeps(factor: float) -> bool:
+        metrics = run(factor)
+        return metrics["itl_p99"] <= limit and metrics["queueing_p50"] <= 2.0
+
+    low, high = 0.0, 1.0
+    while keeps(high) and high < 64:
+        low, high = high, 2 * high
+    for _ in range(7):
+        middle = (low + high) / 2
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return low
+
+
+def capacities(data: Path, seeds: int, limit: float) -> Iterator[str]:
+    """For each load and batcher: how many times the load of the first one within the limit."""
+    for load in BATCHING:
+        scenario = read(EXAMPLES / "batching.yaml", list(load.changes))
+        works = workloads(scenario, load, data, seeds)
+        found: dict[str, list[float]] = {}
+        for policy in scenario.policies:
+            found[str(policy["name"])] = []
+            for seed, work in enumerate(works):
+
+                def run(
+                    factor: float,
+                    work: Workload = work,
+                    seed: int = seed,
+                    policy: Any = policy,
+                    scenario: Scenario = scenario,
+                ) -> Metrics:
+                    faster = apply_arrivals(work, Scale(factor), np.random.default_rng(0))
+                    return measure(scenario, policy, faster, seed)
+
+                rate = (len(work) - 1) / float(work.arrival[-1] - work.arrival[0])
+                found[str(policy["name"])].append(rate * capacity(run, limit))
+        (base, first), *others = found.items()
+        yield f"| {load.name} | *{base}* | *{np.mean(first):.3g}* |"
+        for label, rates in others:
+            yield f"| | {label} | {times_better(first, rates, 'capacity')} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    names = [*(study.file for study in STUDIES), "batching"]
+    parser.add_argument("--only", nargs="*", default=names)
+    parser.add_argument("--seeds", type=int, default=5)
+    given = parser.parse_args()
+    for study in STUDIES:
+        if study.file in given.only:
+            print(f"\n{study.file}\n\n| load | policy | " + " | ".join(study.measures) + " |", flush=True)
+            print("|---|---|" + "---|" * len(study.measures))
+            for line in lines(study, given.data, given.seeds):
+                print(line, flush=True)
+    for limit in (0.05, 0.2) if "batching" in given.only else ():
+        print(
+            f"\nbatching, 99th percentile between tokens at most {limit:g} s\n\n| load | batcher | capacity, requests/s |\n|---|---|---|"
+        )
+        for line in capacities(given.data, given.seeds, limit):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
