@@ -3,7 +3,7 @@
 Zhao and Wang, ALISE: Accelerating Large Language Model Serving with Speculative Scheduling, 2024 (arXiv 2410.23537). Only the abstract was
 at hand; chosen here: levels are doublings of `shortest`, a request keeps the levels that it won by waiting and may rise above the top one,
 and within a level the least remaining goes first. The paper retrieves similar prompts to estimate; here `remaining` is what the scenario's
-predictor says. It moves caches to the host, quantised; here who is displaced computes again.
+predictor says. It moves caches to the host, quantised: give the fleet ``swap: {blocks: N, compress: 0.5}``; without, who is displaced computes again.
 """
 
 from dataclasses import dataclass, field
