@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, FloatColumn, Hosts, Jobs
 from rota.rules import ORDERS, PLACES
+from rota.study.runner import run_study
+from rota.study.scenario import parse
+from rota.study.statistics import league
 from rota.worlds.serving.admission import COMES_IN, SHED, Admit
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import outcomes, series, summarise
@@ -236,3 +240,23 @@ def test_early_rejection_sheds_what_would_miss_and_nothing_else() -> None:
     waits = rest.seconds[at.FIRST_TOKEN] - rest.seconds[at.ARRIVAL]
     assert (waits[shed] > work.ttft_limit[shed]).all()  # they would have missed
     assert (waits[~shed] <= work.ttft_limit[~shed]).all()
+
+
+@pytest.mark.parametrize("objective", ["ttft_mean", "goodput_share"])
+def test_who_sheds_has_no_rank_unless_everybody_is_counted(objective: str, tmp_path: Path) -> None:
+    document = {
+        "world": "serving",
+        "workload": {"generate": {"kind": "burst", "requests": 400, "rate": 60.0, "variation": "none"}},
+        "fleet": [{"model": "llama-3-8b", "gpu": "a100-80g", "max_running": 32}],
+        "slo": {"ttft": 1.0},
+        "policies": [{"name": "all"}, {"name": "some", "admit": {"queue_limit": {"limit": 40}}}],
+        "objective": objective,
+        "seeds": 2,
+    }
+    rows = {row.policy: row for row in league(run_study(parse(document, tmp_path), tmp_path / "out"))}
+    if objective == "goodput_share":
+        assert rows["some"].rank == 1
+        assert rows["all"].rank == 2
+    else:
+        assert rows["some"].rank is None
+        assert "left out" in rows["some"].unranked
