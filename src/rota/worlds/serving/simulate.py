@@ -62,6 +62,7 @@ SERVING_HOST_COLUMNS = {
         Column("free_blocks", "blocks", "KV blocks nobody holds"),
         Column("max_running", "", "slots of the batch"),
         Column("block_tokens", "tokens", "tokens of a KV block"),
+        Column("urgent", "", "1 for hosts of high priority, 0 for those of low priority"),
     )
 }
 
@@ -88,6 +89,7 @@ class Replica:
     swap_blocking: bool = True  # everything waits while KV goes out
     gpus: int = 1
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
+    urgent: bool = True  # of high priority
     price: float | None = None  # US dollars a GPU hour; None: not known
 
 
@@ -926,6 +928,7 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "block_tokens": lambda run: run.hosts[:, at.BLOCK_TOKENS],
     "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
     "up": lambda run: 1 - run.hosts[:, at.SHUT],
+    "urgent": lambda run: np.array([float(replica.urgent) for replica in run.replicas]),
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
     "speed": lambda run: np.array(
         [run.replicas[0].decode_rate / replica.decode_rate if replica.decode_rate else 1.0 for replica in run.replicas]

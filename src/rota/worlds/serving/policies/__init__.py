@@ -19,6 +19,7 @@ from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
 from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.orca import Orca
+from rota.worlds.serving.policies.own_class import OwnClass
 from rota.worlds.serving.policies.polca import Polca
 from rota.worlds.serving.policies.predictive import Predictive
 from rota.worlds.serving.policies.prefix_route import LongestMatch
@@ -56,6 +57,7 @@ ROUTES: dict[str, type[Place]] = {
     "vidur_lor": VidurLeastOutstanding,
     "token_jsq": TokenQueue,
     "hexgen": HexgenDispatch,
+    "own_class": OwnClass,
     "dodoor": Dodoor,
 }
 SCALERS: dict[str, type[Scaler]] = {
