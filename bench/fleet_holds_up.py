@@ -54,7 +54,7 @@ STUDIES = (
           (("paper-like", 12.0), ("conv", 1.5), ("code", 2.0), ("bursts", 6.0)), (1.0, 80.0)),
     Study("accellm", (("ttft_mean", True), ("tpot_mean", True), ("e2e_mean", True), ("e2e_p99", True)), ("migrations",),
           (("paper-like", 12.0), ("conv", 1.5), ("code", 2.0), ("bursts", 6.0))),
-    Study("polca", (("e2e_mean", True), ("e2e_p99", True), ("energy_per_token", True)), ("power_peak", "over_budget_share"),
+    Study("polca", (("e2e_high", True), ("e2e_low", True), ("e2e_p99", True), ("energy_per_token", True)), ("power_peak", "over_budget_share"),
           (("paper-like", 26.0), ("more than the budget allows", 40.0), ("conv", 4.7), ("code", 7.0), ("bursts", 15.0))),
     Study("energy", (("energy_per_token", True), ("tpot_mean", True), ("e2e_mean", True), ("ttft_p99", True)), ("goodput_share",),
           (("paper-like", 6.0), ("conv", 1.1), ("code", 1.5), ("bursts", 4.0))),
@@ -62,6 +62,7 @@ STUDIES = (
           (("paper-like", 40.0), ("conv", 3.0), ("code", 4.0), ("bursts", 12.0)), None, ("information.hosts.every=1",)),
     Study("autoscaling", (("cost", True), ("goodput_share", False)), ("replicas_mean", "goodput_share"),
           (("paper-like", 11.0), ("conv", 2.0), ("code", 4.0), ("bursts", 11.0))),
+    Study("autoscaling-days", (("cost", True), ("goodput_share", False)), ("replicas_mean", "goodput_share"), (("four days", 10.0),)),
 )  # fmt: skip
 
 
@@ -99,16 +100,26 @@ def window(work: Workload, number: int, count: int) -> Workload:
 
 
 def samples(scenario: Scenario, load: Load, count: int) -> list[Workload]:
+    """Of loads that know no priorities, six requests in thirteen are of low priority."""
     world: Any = scenario.world
     if load.recorded:
         whole = world.workload(scenario.case, 0)
-        return [window(whole, number, count) for number in range(count)]
-    return [world.workload(scenario.case, seed) for seed in range(count)]
+        found = [window(whole, number, count) for number in range(count)]
+    else:
+        found = [world.workload(scenario.case, seed) for seed in range(count)]
+    low = [replace(work, priority=(np.arange(len(work)) % 13 >= 7).astype(np.int64)) for work in found]
+    return [work if work.priority.any() else mixed for work, mixed in zip(found, low, strict=True)]
 
 
 def metrics_of(scenario: Scenario, policy: Mapping[str, Any], works: list[Workload]) -> list[Metrics]:
+    """The metrics of a run, and the mean end-to-end latency of each priority."""
     world: Any = scenario.world
-    return [world.run(scenario.case, work, policy, seed).metrics for seed, work in enumerate(works)]
+    found = []
+    for seed, work in enumerate(works):
+        run = world.run(scenario.case, work, policy, seed)
+        classes = {"e2e_high": work.priority <= 0, "e2e_low": work.priority > 0}
+        found.append({**run.metrics, **{name: np.nanmean(run.outcomes["e2e"][rows]) for name, rows in classes.items()}})
+    return found
 
 
 def ratio(base: list[Metrics], ours: list[Metrics], name: str, smaller: bool) -> str:

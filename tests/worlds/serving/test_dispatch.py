@@ -16,6 +16,7 @@ from rota.study.scenario import read
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import make_workload
 from rota.worlds.serving.policies.hexgen import HexgenDispatch, tuned
+from rota.worlds.serving.policies.own_class import OwnClass
 from rota.worlds.serving.settings import HostView
 from rota.worlds.serving.simulate import Roles, Simulation
 from tests.worlds.serving.test_twin_fleet import replica
@@ -72,6 +73,20 @@ def test_a_plain_route_is_old_too() -> None:
     run.run()
     assert run.jobs[at.HOST].tolist() == [0, 1] * 4
     assert run.questions.place == 8
+
+
+def test_each_priority_has_its_own_replicas() -> None:
+    """Urgent ones go to the emptier replica of high priority; where none is up, to one of the others."""
+    columns = {"urgent": np.array([1.0, 1.0, 0.0]), "outstanding": np.array([5.0, 3.0, 0.0])}
+
+    def taken(priority: int, up: list[float]) -> int:
+        table = Hosts({**columns, "up": np.array(up)}, rows=3)
+        return int(np.argmin(OwnClass().costs(Jobs({"priority": np.array([priority])}, rows=1), table, 0.0)))
+
+    assert taken(0, [1, 1, 1]) == 1
+    assert taken(1, [1, 1, 1]) == 2
+    assert taken(1, [1, 1, 0]) == 1
+    assert taken(0, [0, 0, 1]) == 2
 
 
 @pytest.mark.parametrize(("made", "message"), [

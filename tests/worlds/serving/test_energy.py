@@ -20,7 +20,19 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import CLOCKS, SCALERS
-from rota.worlds.serving.power_model import BUSY, CAP, CLOCK, HBM, IDLE, LIMIT, MEMORY, GpuPower, row_of, work_of
+from rota.worlds.serving.power_model import (
+    BUSY,
+    CAP,
+    CLOCK,
+    HBM,
+    IDLE,
+    LIMIT,
+    MEMORY,
+    GpuPower,
+    row_of,
+    stretch,
+    work_of,
+)
 from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import Replica, Roles, Simulation
 from rota.worlds.serving.timing import build
@@ -82,6 +94,25 @@ def test_a_slower_clock(clock: float) -> None:
     assert long / short == pytest.approx(1 / clock, rel=0.01)
     last = [each.seconds[at.FINISH, 0] - each.seconds[at.FIRST_TOKEN, 0] for each in (run, plain)]
     assert 1.0 <= last[0] / last[1] < 1.001
+
+
+@given(prompt=st.integers(1, 60), output=st.integers(1, 12), clock=st.floats(0.15, 1.0), tp=st.sampled_from([1, 2, 8]))
+def test_every_iteration_draws_what_the_readable_model_says(prompt: int, output: int, clock: float, tp: int) -> None:
+    """One request alone: its iterations one after the other, at any clock, on one to eight GPUs."""
+    row = row_of(LLAMA, A100, tp, GpuPower())
+    row[CLOCK] = clock
+    run = powered(one(prompt, output), [replica("splitwise", kv_blocks=60, context_limit=128)], [row])
+    work, power, rate = work_of(LLAMA, tp), GpuPower(), A100.bf16
+    joules = took = 0.0
+    for step in range(output):
+        context = 0 if step == 0 else prompt + step - 1
+        each = work.of(prompt, prompt * (prompt + 1) / 2, 0.0) if step == 0 else work.of(1, 0.0, context)
+        seconds = 0.011 + 0.0013 * prompt if step == 0 else 0.011 + 0.0007 + 0.00003 * context
+        longer = stretch(each.flops / rate, each.bytes / A100.bandwidth, clock)
+        joules += tp * A100.tdp * power.share(A100, each, seconds, clock) * seconds * longer
+        took += seconds * longer
+    assert run.seconds[at.FINISH, 0] == pytest.approx(took)
+    assert metrics_of(run)["energy_kwh"] * 3.6e6 == pytest.approx(joules)
 
 
 @given(rows=rows_of_requests)

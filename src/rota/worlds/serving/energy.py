@@ -108,7 +108,9 @@ class Energy:
 
     def series(self, edges: FloatColumn) -> FloatColumn:
         """Mean watts of each host between these moments, shape (hosts, moments - 1)."""
-        joules = np.cumsum(np.array(self.watts).reshape(len(self.times), -1) * self.lengths()[:, None], axis=0)
+        joules = np.cumsum(
+            np.array(self.watts).reshape(len(self.times), len(self.rows)) * self.lengths()[:, None], axis=0
+        )
         at_times = np.vstack([np.zeros(len(self.rows)), joules])
         moments = np.array([self.begin, *self.times])
         found = np.array([np.interp(edges, moments, column) for column in at_times.T])

@@ -105,7 +105,9 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     role: Literal["mixed", "prefill", "decode"] = (
         "mixed"  # prefill: prompts only, which then move to a host that decodes
     )
-    priority: Literal["high", "low"] = "high"  # low: its clock is lowered first where power is short
+    priority: Literal["high", "low"] = (
+        "high"  # low: its clock is lowered first where power is short; see route own_class
+    )
     timing: Any = "roofline"
     speculative: SpeculativeSection | None = None  # None: a decode gets one token an iteration
     adapters: AdapterSlots | None = None  # room for LoRA adapters; None: none

@@ -102,6 +102,7 @@ SERVING_HOST_COLUMNS = {
         Column("price", "USD", "dollars an hour of its GPUs"),
         Column("held", "jobs", "requests that wait at the router, the same for every host"),
         Column("prefill_rate", "s", "seconds of work a prompt token"),
+        Column("urgent", "", "1 for hosts of high priority, 0 for those of low priority"),
     )
 }
 
@@ -134,6 +135,7 @@ class Replica:
     swap_reuse: bool = False  # copies stay while a request runs again, and are not sent twice
     gpus: int = 1
     gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
+    urgent: bool = True  # of high priority
     price: float | None = None  # US dollars a GPU hour; None: not known
     speculative: Speculative | None = None  # None: a decode gets one token an iteration
     adapters: AdapterRoom | None = None  # None: no room for any
@@ -1122,6 +1124,7 @@ _HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
     "block_tokens": lambda run: run.hosts[:, at.BLOCK_TOKENS],
     "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
     "up": lambda run: 1 - run.hosts[:, at.SHUT],
+    "urgent": lambda run: np.array([float(replica.urgent) for replica in run.replicas]),
     "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
     "price": lambda run: gpu_shares(run.replicas) * np.array([replica.price or 0.0 for replica in run.replicas]),
     "held": lambda run: np.full(len(run.replicas), run.state[at.WAITING_AT_ROUTER]),

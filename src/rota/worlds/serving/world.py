@@ -278,6 +278,10 @@ class Serving:
                 f"at most {group.max_running} running and {group.max_batched_tokens:,} tokens an iteration; timing {timing.kind}"
             )
             lines.append(("replicas", text))
+        if case.power is not None:
+            budget = "no budget" if case.power.cap is None else f"a budget of {case.power.cap:,.0f} W"
+            boards = "" if case.power.board_cap is None else f", {case.power.board_cap:g} W a GPU"
+            lines.append(("power", f"{budget}{boards}, read every {case.power.telemetry:g} s"))
         lines.append(("output lengths", _information(case)))
         limits = {
             name: getattr(case.slo, name) for name in ("ttft", "tpot", "e2e") if getattr(case.slo, name) is not None
@@ -370,6 +374,7 @@ class Serving:
                 prefill_rate=prefill,
                 decode_rate=decode,
                 role=group.role,
+                urgent=group.priority == "high",
                 gpus=group.tp,
                 gang=timing.ranks,
                 swap_blocks=group.swap.blocks if group.swap else 0,

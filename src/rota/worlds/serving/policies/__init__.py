@@ -30,6 +30,7 @@ from rota.worlds.serving.policies.ltr import LearningToRank
 from rota.worlds.serving.policies.mixed_pool import MixedPool
 from rota.worlds.serving.policies.mode_switch import ModeSwitch
 from rota.worlds.serving.policies.orca import Orca
+from rota.worlds.serving.policies.own_class import OwnClass
 from rota.worlds.serving.policies.past_future import PastFuture
 from rota.worlds.serving.policies.polca import Polca
 from rota.worlds.serving.policies.predictive import Predictive
@@ -96,6 +97,7 @@ ROUTES: dict[str, type[Place]] = {
     "weighted_scorers": WeightedScorers,
     "prefix_aware": PrefixAware,
     "d2lpm": DoubleDeficitMatch,
+    "own_class": OwnClass,
 }
 SCALERS: dict[str, type[Scaler]] = {
     "reactive": Reactive,
