@@ -1,6 +1,8 @@
 """`rota list`: worlds, policies, GPUs, models."""
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,11 +11,13 @@ from rota.kernel.errors import InputError, nearest
 Rows = list[dict[str, Any]]
 
 
-def list_known(what: str, as_json: bool) -> None:
-    """Print what there is of a kind. Raises InputError for an unknown kind."""
+def list_known(what: str, as_json: bool, world: str | None = None) -> None:
+    """Print what there is of a kind, of policies only those that a world can use. Raises InputError for an unknown kind or world."""
     if what not in KINDS:
         raise InputError(f"list: '{what}' is not a kind{nearest(what, KINDS)}")
     rows = KINDS[what]()
+    if world is not None:
+        rows = _of_world(what, rows, world)
     if as_json:
         print(json.dumps({what: rows}))
         return
@@ -26,6 +30,18 @@ def list_known(what: str, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     Console().print(table)
+
+
+def _of_world(what: str, rows: Rows, name: str) -> Rows:
+    from rota.worlds import WORLDS, world
+
+    if what != "policies":
+        raise InputError(f"list {what}: --world goes with policies only; leave it out")
+    if name not in WORLDS:
+        raise InputError(f"list policies: world '{name}' is not known{nearest(name, WORLDS)}")
+    roles = set(world(name).roles)
+    rows = [row for row in rows if row["world"] == name or (row["world"] == "every" and roles & set(row["roles"]))]
+    return [{**row, "roles": [role for role in row["roles"] if role in roles]} for row in rows]
 
 
 def _text(value: Any) -> str:
@@ -52,6 +68,8 @@ def _policies() -> Rows:
                 "roles": list(roles),
                 "reads": list(found.reads) if isinstance(found.reads, tuple) else [],
                 "idea": (found.__doc__ or "").strip().splitlines()[0],
+                "source": _source(found),
+                "study": _study(name) if world in ("serving", "every") else "",
             }
             for name, found in room.items()
         ]
@@ -62,6 +80,20 @@ def _policies() -> Rows:
         *rows("every", ("share",), ALLOTS),
         *(row for name in WORLDS for role, room in world(name).rooms.items() for row in rows(name, (role,), room)),
     ]
+
+
+def _source(policy: Any) -> str:
+    """The sentence of the module's text that carries a year: its reference. Empty where there is none."""
+    text = " ".join((sys.modules[policy.__module__].__doc__ or "").split())
+    sentences = re.split(r"(?<=[a-z0-9)\]])\. ", text)
+    return next((each for each in sentences if re.search(r"\b(19|20)\d\d\b", each)), "")
+
+
+def _study(name: str) -> str:
+    """The study of the serving world that shows a policy, where there is one."""
+    from rota.worlds.serving.policies.studies import STUDIES
+
+    return f"examples/serving/{STUDIES[name]}.yaml" if name in STUDIES else ""
 
 
 def _gpus() -> Rows:

@@ -99,11 +99,12 @@ def check(scenario: ScenarioFile, overrides: Overrides = None) -> None:
 def list_(
     what: Annotated[str, typer.Argument(metavar="worlds|policies|gpus|models")],
     as_json: AsJson = False,
+    world: Annotated[str | None, typer.Option(help="Of policies: only those that a world can use.")] = None,
 ) -> None:
     """List what there is to choose from."""
     from rota.cli.list import list_known
 
-    list_known(what, as_json)
+    list_known(what, as_json, world)
 
 
 @app.command()

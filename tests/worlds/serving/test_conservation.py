@@ -34,7 +34,9 @@ ORDERS_HERE = ("fcfs", "lcfs", "sjf", "srpt", "priority")
 def run_watched(case: Scene, order: str, route: str) -> Simulation:
     """Run a scene in small steps, and look at every limit after each."""
     blind = case.visible is None and order in ("sjf", "srpt")
-    run = case.simulation(case.roles("fcfs" if blind else order, route))
+    # As with `las`: two come back from the host's memory in turn, each displaces the other, and neither gets its next block.
+    thrashes = "swap" in case.features and order == "srpt"
+    run = case.simulation(case.roles("fcfs" if blind or thrashes else order, route))
     for now in moments(run):
         run.run(now)
         watch(run)

@@ -1,0 +1,43 @@
+"""Which study in `examples/serving` shows what a policy does; its results are on the page "Serving: what holds up".
+
+A policy without an entry has no such study yet. One line a policy, so that new ones are easily added.
+"""
+
+STUDIES: dict[str, str] = {
+    "vllm_v0": "batching",
+    "vllm_v1": "batching",
+    "sarathi": "batching",
+    "orca": "batching",
+    "round_robin": "routes",
+    "random": "routes",
+    "power_of_two": "routes",
+    "least_queued": "routes",
+    "least_outstanding": "routes",
+    "least_work": "disaggregated",
+    "longest_match": "shared-prefix",
+    "cache_aware": "shared-prefix",
+    "kv_router": "shared-prefix",
+    "reuse_and_work": "shared-prefix",
+    "freest": "migration",
+    "llumnix": "migration",
+    "priority": "priorities",
+    "reactive": "autoscaling",
+    "utilisation": "autoscaling",
+    "freeness": "autoscaling",
+    "plas": "agents",
+    "atlas": "agents",
+    "program_fcfs": "agents",
+    "fcfs": "ltr",
+    "ltr": "ltr",
+    "sjf": "predicted-order",
+    "srpt": "predicted-order",
+    "alise": "predicted-order",
+    "fastserve": "fastserve",
+    "history_sjf": "history",
+    "vtc": "vtc",
+    "program_las": "vtc",
+    "edf": "deadlines",
+    "least_slack": "deadlines",
+    "jitserve": "deadlines",
+    "text2sql_urgency": "deadlines",
+}
