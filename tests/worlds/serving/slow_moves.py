@@ -144,8 +144,7 @@ class SlowMoves(SlowFleet):
         self.later(outage.end, "up", line)
         self.down.add(number)
         self.carry()
-        engine.busy = engine.ready = False
-        engine.batch, engine.ends = [], inf
+        engine.halt()
         self.flying = [each for each in self.flying if each[1] is not engine and each[2] is not engine]
         lost = [r for r in self.stranded if r.source is engine]
         self.stranded = [r for r in self.stranded if r.source is not engine]
