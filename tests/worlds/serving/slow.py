@@ -149,6 +149,11 @@ class SlowReplica:
         if not self.busy and not self.ready:
             self.ready, self.now = True, now
 
+    def halt(self) -> None:
+        """It goes down: nothing of its iteration counts."""
+        self.busy = self.ready = False
+        self.batch, self.ends = [], inf
+
     def begin(self, now: float) -> None:
         """Put the next iteration together and start it."""
         self.ready, self.now, self.review_at, self.known = False, now, inf, set()

@@ -146,8 +146,8 @@ class SlowMoves(SlowFleet):
         number, engine = outage.host, self.engines[outage.host]
         self.later(outage.end, "up", line)
         self.down.add(number)
-        engine.busy = engine.ready = False
-        engine.batch, engine.ends = [], inf
+        engine.halt()
+        engine.batch = []
         through = [each for each in self.flying if each[1] is not engine and each[2] is not engine]
         if len(through) < len(self.flying):
             self.carry()

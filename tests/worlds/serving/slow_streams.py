@@ -22,6 +22,10 @@ class SlowStreams(SlowReplica):
         if self.busy and self.prompts is None:
             self.ends = now
 
+    def halt(self) -> None:
+        super().halt()
+        self.prompts = self.decodes = None
+
     def begin(self, now: float) -> None:
         self.ready, self.now, self.review_at, self.known = False, now, inf, set()
         streams = self.rules.streams
@@ -30,16 +34,17 @@ class SlowStreams(SlowReplica):
             self.share, self.firsts, self.steps = streams.share, [], []
         if self.prompts is not None and not self.running:
             self.prompts = None
-        if self.decodes is None:
-            self.begin_decodes()
+        displaced = self.decodes is None and self.begin_decodes()
         if self.prompts is None:
-            self.begin_prompts()
+            self.begin_prompts(admitting=not displaced or not self.running)
         self.busy = self.decodes is not None or self.prompts is not None
         self.ends = min(
             self.decodes_end if self.decodes is not None else inf, self.prompts_end if self.prompts is not None else inf
         )
 
-    def begin_decodes(self) -> None:
+    def begin_decodes(self) -> bool:
+        """Says whether somebody had to go."""
+        displaced = False
         streams = self.rules.streams
         assert streams is not None
         for r in self.running:
@@ -51,20 +56,23 @@ class SlowStreams(SlowReplica):
 
         while missing() > len(self.pool.free):
             self.displace(self.worst())
+            displaced = True
         decodes = [r for r in self.running if r.decoding]
         if not decodes:
-            return
+            return displaced
         for r in decodes:
             self.pool.extend(r, r.computed + 1)
         self.decodes, self.began = decodes, self.now
         seconds = self.replica.timing.seconds(iteration((), [r.computed for r in decodes], len(decodes)))
         self.decodes_end = self.end(seconds, 1.0 - self.share, streams.decode_scale, self.prompts is not None)
+        return displaced
 
-    def begin_prompts(self) -> None:
+    def begin_prompts(self, admitting: bool) -> None:
         streams = self.rules.streams
         assert streams is not None
         self.cut_chunks()
-        self.admit()
+        if admitting:
+            self.admit()
         prompts = [r for r in self.running if not r.decoding and not r.landed and r.chunk > 0]
         if not prompts:
             return
@@ -76,7 +84,9 @@ class SlowStreams(SlowReplica):
     def end(self, seconds: float, share: float, scale: float, beside: bool) -> float:
         assert self.rules.streams is not None
         seconds *= 1.0 - scale + scale / share
-        return self.now + seconds * (1.0 + self.rules.streams.contention if beside else 1.0)
+        end = self.now + seconds * (1.0 + self.rules.streams.contention if beside else 1.0) + self.stall
+        self.stall = 0.0
+        return end
 
     def cut_chunks(self) -> int:
         if self.prompts is None:
@@ -101,7 +111,7 @@ class SlowStreams(SlowReplica):
         if self.prompts is not None and self.prompts_end <= now:
             self.prompts = None
             for r in list(self.running):
-                if r.decoding or r.landed:
+                if r.decoding or r.landed or r.moving:
                     continue
                 r.computed, r.chunk = r.computed + r.chunk, 0
                 if r.computed == r.target:

@@ -106,6 +106,8 @@ from rota.worlds.serving.kernels.layout import (
 )
 from rota.worlds.serving.kernels.moves import join_landed
 
+DISPLACED = -1
+
 
 @compiler.inner
 def end_of(state, r, share, scale, other):
@@ -139,21 +141,23 @@ def decode_features(state, r):
 def begin_decodes(state, r):
     """Begin an iteration of decodes, if there are any: who has landed joins, and the last of the order goes until all have their blocks.
 
-    Returns STARTED, or ASK + the kind of keys that are needed to know who is last.
+    Returns STARTED, DISPLACED where somebody had to go, or ASK + the kind of keys that are needed to know who is last.
     """
     host, clock, floats = host_ints(state)[r], host_floats(state)[r], inside_floats(state, r)
     if host[LANDINGS]:
         join_landed(state, r)
     classes = ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r]
     kind = KIND_VICTIM if state[VICTIM] == 2 else KIND_ORDER
+    code = STARTED
     asked = (state[DYNAMIC] and state[VICTIM] != 1) or state[VICTIM] == 2
     while host[DECODES] > 0 and classes[host[STEP] % host[BLOCK_TOKENS]] > host[FREE]:
         if asked and not state[ANSWERED] & (1 << kind):
             host[STAGE] = 0
             return ASK + kind
         preempt(state, r, last_running(state, r))
+        code = DISPLACED
     if host[DECODES] == 0:
-        return STARTED
+        return code
     if host[PREFIX]:
         call_entry(state[EXTEND_DECODERS_ENTRY], state[SELF], r, 0, 0, 0)
     else:
@@ -163,19 +167,23 @@ def begin_decodes(state, r):
     floats[DECODES_BEGAN] = clock[NOW]
     beside = inside(state, r)[PROMPTS_RUN]
     floats[DECODES_END] = end_of(state, r, 1.0 - floats[SHARE], floats[DECODE_SCALE], beside)
-    return STARTED
+    return code
 
 
 @compiler.inner
-def begin_prompts(state, r):
-    """Begin an iteration of prompts, if there are any. Returns STARTED, or ASK + the kind of keys that are needed first."""
+def begin_prompts(state, r, displaced):
+    """Begin an iteration of prompts, if there are any; nobody is admitted where somebody has just been displaced.
+
+    Returns STARTED, or ASK + the kind of keys that are needed first.
+    """
     host, floats = host_ints(state)[r], inside_floats(state, r)
-    host[STAGE] = 1
     cut_chunks(state, r)
-    code = admit(state, r, host[BUDGET] - batched(state, r))
-    if code >= ASK:
-        return code
-    host[STAGE] = 0
+    if not displaced or host[RUNNING_COUNT] == 0:
+        host[STAGE] = 1
+        code = admit(state, r, host[BUDGET] - batched(state, r))
+        if code >= ASK:
+            return code
+        host[STAGE] = 0
     if measure(state, r, 0):
         inside(state, r)[PROMPTS_RUN] = 1
         floats[PROMPTS_END] = end_of(state, r, floats[SHARE], floats[PROMPT_SCALE], host[DECODING_NOW])
@@ -202,12 +210,14 @@ def begin_entry(address, r, _, __, ___):
     own, floats = inside(state, r), inside_floats(state, r)
     if host[RUNNING_COUNT] == 0:
         own[PROMPTS_RUN] = 0  # the host went down
+    displaced = False
     if not host[DECODING_NOW]:
         code = begin_decodes(state, r)
         if code >= ASK:
             return ask(state, r, code - ASK)
+        displaced = code == DISPLACED
     if not own[PROMPTS_RUN]:
-        code = begin_prompts(state, r)
+        code = begin_prompts(state, r, displaced)
         if code >= ASK:
             return ask(state, r, code - ASK)
     state[ANSWERED] = 0
