@@ -145,6 +145,30 @@ def test_requests_that_wait_for_answers_wait_in_the_replay(tmp_path: Path) -> No
     assert off["following"] < off["fixed"]
 
 
+@pytest.mark.parametrize(
+    "workload, said",
+    [
+        ({"trace": "recording", "follow": True, "first": 5}, "workload.first: would cut programs in the middle"),
+        ({"trace": "recording", "follow": True, "arrivals": {"poisson": {"rate": 1.0}}}, "make their own arrivals"),
+        ({"trace": "t.csv", "under": "round_robin"}, "is no folder of a recording; leave out 'under'"),
+        ({"trace": "t.csv", "follow": True}, "is no folder of a recording; leave out 'follow'"),
+        ({"trace": "recording", "under": "round_robbin"}, "did you mean 'round_robin'"),
+    ],
+)
+def test_what_is_about_recordings_is_for_recordings(workload: dict[str, Any], said: str, tmp_path: Path) -> None:
+    record(tmp_path / "recording", requests=100)
+    (tmp_path / "t.csv").write_text("arrival,prompt_tokens,output_tokens\n0,5,5\n")
+    fleet = [{"model": "llama-3.1-8b", "gpu": "h100"}]
+    document = {"world": "serving", "workload": workload, "fleet": fleet, "policies": [{"name": "any"}]}
+
+    def drawn() -> Any:
+        made = parse(document, tmp_path)
+        return made.world.workload(made.case, 0)
+
+    with pytest.raises(InputError, match=said):
+        drawn()
+
+
 def test_one_of_several_recorded_policies_is_replayed(tmp_path: Path) -> None:
     record(tmp_path / "recording")
     alone = league(read_replay(tmp_path / "recording", Shape()), ["least_work"], "e2e_mean")

@@ -10,13 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
+from rota.kernel.config import decode
 from rota.kernel.errors import InputError
 from rota.route.admin import ask
 from rota.route.run import Running
-from rota.route.settings import read
+from rota.route.settings import Dns, Document, Recording, TenantSettings, read
 from tests.route.stub import QUICK, Stub, routed
 from tests.route.test_proxy import chat
 
@@ -171,3 +173,15 @@ def test_the_admin_socket_is_its_owners_and_swaps_the_policy(tmp_path: Path) -> 
             ask(path, {"do": "status"})
 
     asyncio.run(run())
+
+
+def test_the_page_of_the_configuration_shows_every_key_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "route" / "configuration.md").read_text()
+    shown = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    assert decode(Document, shown, "") == Document()
+    assert set(shown) == set(Document.__struct_fields__)
+    for name, value in msgspec.structs.asdict(Document()).items():
+        if isinstance(value, msgspec.Struct):
+            assert set(shown[name]) == set(value.__struct_fields__), name
+    for other in (Dns, Recording, TenantSettings):
+        assert all(f"{field}" in page for field in other.__struct_fields__), other

@@ -6,8 +6,8 @@ from hashlib import blake2b
 
 import msgspec
 
+from rota.route.checks import NAME_MOST
 from rota.route.problems import Problem
-from rota.route.settings import NAME_MOST
 
 GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 JSON_PATHS = (*GENERATING, "/v1/embeddings")

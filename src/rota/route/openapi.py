@@ -5,7 +5,7 @@ What an engine understands besides is the engine's business; bodies are passed o
 
 from typing import Any
 
-from rota.route.settings import NAME_MOST
+from rota.route.checks import NAME_MOST
 
 _ERRORS = {
     "400": "the body, a header or the path cannot be read",

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from rota.kernel.errors import InputError
 from rota.route.admin import Admin
+from rota.route.checks import secret
 from rota.route.log import Log
 from rota.route.record import Recorder
 from rota.route.router import Router
@@ -25,7 +26,6 @@ from rota.route.settings import (
     named,
     read,
     read_backends,
-    secret,
     server_context,
 )
 from rota.route.watch import Watch

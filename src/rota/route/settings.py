@@ -3,15 +3,14 @@
 import re
 import ssl
 from collections.abc import Iterable
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError
+from rota.route.checks import finite, host_port, name, path_of, secret
 from rota.study.scenario import read_document
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -19,7 +18,6 @@ Whole = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Above = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-NAME_MOST = 256  # characters of a model, session, tenant or backend
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 
@@ -233,7 +231,7 @@ def read(path: Path) -> Settings:
     """
     document = read_document(path, "router configuration")
     try:
-        _finite(document, "")
+        finite(document, "")
         written = decode(Document, document, "")
         host, port = _address(written.listen)
         settings = Settings(
@@ -243,28 +241,6 @@ def read(path: Path) -> Settings:
         return settings
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
-
-
-def _finite(value: Any, where: str) -> None:
-    """No number may be endless: `.inf` is YAML, and no time that a clock can wait. Raises InputError."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _finite(inner, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            _finite(inner, f"{where}[{number}]")
-    elif isinstance(value, float) and not isfinite(value):
-        raise InputError(f"{where}: must be a finite number, found {value}; leave the key out for no limit")
-
-
-def _name(text: str, where: str) -> None:
-    if len(text) > NAME_MOST or not text.isprintable():
-        raise InputError(f"{where}: must be printable, at most {NAME_MOST} characters, found {text[:40]!r}")
-
-
-def _path(text: str | None, where: str) -> None:
-    if text is not None and not (text.startswith("/") and text.isascii() and text.isprintable() and " " not in text):
-        raise InputError(f"{where}: must be a path such as /health, found {text[:40]!r}")
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -302,11 +278,11 @@ def named(listed: Iterable[BackendSettings], where: str, folder: Path) -> tuple[
     done = []
     for number, each in enumerate(listed):
         place = f"{where}[{number}]"
-        parts = _url(each.url, f"{place}.url")
+        parts = host_port(each.url, f"{place}.url")
         each = msgspec.structs.replace(each, name=each.name or parts, url=each.url.rstrip("/"))
-        _name(each.name, f"{place}.name")
-        _path(each.health, f"{place}.health")
-        _path(each.metrics, f"{place}.metrics")
+        name(each.name, f"{place}.name")
+        path_of(each.health, f"{place}.health")
+        path_of(each.metrics, f"{place}.metrics")
         if each.name in found:
             raise InputError(f"{place}: the name '{each.name}' is taken by {where}[{found[each.name]}]")
         if each.api_key is not None and each.api_key_file is not None:
@@ -320,36 +296,6 @@ def named(listed: Iterable[BackendSettings], where: str, folder: Path) -> tuple[
         found[each.name] = number
         done.append(each)
     return tuple(done)
-
-
-def _url(url: str, where: str) -> str:
-    """The host and port of a backend's url. Raises InputError."""
-    try:
-        if not url.isprintable() or " " in url:
-            raise ValueError
-        parts = urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")
-        parts.path.encode("ascii")
-    except ValueError:
-        raise InputError(f"{where}: {url!r} is not a url") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise InputError(f"{where}: expected http://host:port or https://host, found '{url}'")
-    if parts.username or parts.password:
-        raise InputError(f"{where}: must hold no user and password; give api_key")
-    return f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"
-
-
-def secret(path: Path, where: str) -> str:
-    """The one line of a key file. Raises InputError, which never shows the content."""
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "not ASCII text"
-        raise InputError(f"{where}: {path} cannot be read ({said})") from None
-    if not text or not text.isprintable():
-        raise InputError(f"{where}: {path} must hold one key in one line")
-    return text
 
 
 def client_context(backend: BackendSettings, folder: Path, where: str) -> ssl.SSLContext | None:
@@ -411,7 +357,7 @@ def _tenants(section: Tenants, folder: Path) -> tuple[TenantSettings, ...]:
         if not tenant.name or tenant.name in names:
             raise InputError(f"tenants[{number}]: the name '{tenant.name}' is {'taken' if tenant.name else 'empty'}")
         names.add(tenant.name)
-        _name(tenant.name, f"tenants[{number}].name")
+        name(tenant.name, f"tenants[{number}].name")
         for position, text in enumerate(tenant.keys):
             check_hash(text, f"tenants[{number}].keys[{position}]")
             if (owner := hashes.setdefault(text, tenant.name)) != tenant.name:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from rota.route.checks import NAME_MOST
 from rota.route.keys import Keys
 from rota.route.problems import Problem
-from rota.route.settings import NAME_MOST, TenantSettings
 from rota.route.settings import Tenants as Section
+from rota.route.settings import TenantSettings
 
 NAMES_MOST = 1000  # tenants named by a header that are told apart; the rest share one line of accounts
 OTHERS = "(others)"
