@@ -147,7 +147,6 @@ class SlowMoves(SlowFleet):
         self.later(outage.end, "up", line)
         self.down.add(number)
         engine.halt()
-        engine.batch = []
         through = [each for each in self.flying if each[1] is not engine and each[2] is not engine]
         if len(through) < len(self.flying):
             self.carry()
