@@ -276,10 +276,24 @@ def test_tls_to_the_backend_and_to_the_client(tmp_path: Path) -> None:
         own = {"tls_cert": "../cert.pem", "tls_key": "../key.pem"}
         async with routed(inner, [Stub()], **own) as engine:  # a router with TLS stands for an engine with TLS
             url = f"https://127.0.0.1:{engine.running.port}"
-            for tls, works in (({"ca": "../cert.pem"}, True), ({}, False), ({"verify": False}, True)):
+            ca = "../cert.pem"
+            for tls, works in (
+                ({"ca": ca}, True),
+                ({}, False),
+                ({"verify": False}, True),
+                ({"ca": ca, "server_name": "localhost"}, True),
+                ({"ca": ca, "server_name": "engine.example"}, False),
+            ):
                 backends = [{"name": "a", "url": url, "tls": tls}]
                 async with routed(outer, [], backends=backends) as setup, chat(setup, STREAM) as answer:
                     assert (answer.status == 200) == works
                     assert (b"[DONE]" in await answer.read()) == works
+            dns = {"name": "localhost", "port": engine.running.port, "scheme": "https", "backend": {"tls": {"ca": ca}}}
+            async with routed(outer, [], backends_dns=dns) as setup:
+                assert {each.settings.tls.server_name for each in setup.running.router.fleet.backends.values()} == {
+                    "localhost"
+                }
+                async with chat(setup, STREAM) as answer:
+                    assert answer.status == 200
 
     asyncio.run(run())
