@@ -60,7 +60,7 @@ def document(rate: float, admit: Any, shared: bool, closed: bool) -> dict[str, A
         "classes": {"now": {"ttft": 0.5, "priority": 1, "share": 1.0}, "later": {"e2e": 60.0, "priority": 2, "share": 2.0}},
         "adapters": {"count": 6, "share": 0.7},
         "models": {"shares": {"llama-3-8b": 1.0, "qwen3-8b|llama-3-8b": 1.0}},
-        "topics": {"code": {"topics": 10, "same": 0.85}, "chat": {"topics": 50}},
+        "categories": {"code": {"topics": 10, "same": 0.85}, "chat": {"topics": 50}},
         "quality": {"models": {"llama-3-8b": 0.6, "qwen3-8b": 0.7}},
         "fleet": fleet,
         **more,

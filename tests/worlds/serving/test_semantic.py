@@ -164,7 +164,7 @@ def scenario(tmp_path: Path, **changes: Any) -> Scenario:
     document = {
         "world": "serving",
         "workload": {"generate": {"kind": "burst", "requests": 1500, "rate": 12.0, "variation": "none"}},
-        "topics": {"code": {"topics": 50, "same": 0.95, "other": 0.6}},
+        "categories": {"code": {"topics": 50, "same": 0.95, "other": 0.6}},
         "fleet": [{"model": "llama-3-8b", "gpu": "a100-80g"}],
         "policies": [{"name": "any"}],
     }
@@ -186,10 +186,10 @@ def test_metrics_say_what_happened(tmp_path: Path) -> None:
 
 
 def test_who_needs_topics(tmp_path: Path) -> None:
-    given = scenario(tmp_path, topics={})
+    given = scenario(tmp_path, categories={})
     reason = given.world.resolve(given.case, {"name": "it", "recall": "uniform_cache"}, tmp_path)
     assert reason is not None
-    assert "give the section topics" in reason
+    assert "give the section categories" in reason
 
 
 @pytest.mark.parametrize("name", RECALLS)
@@ -205,9 +205,9 @@ def test_every_policy_can_be_built_and_answers(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"topics": {"code": {"topics": 0}}}, "topics.code.topics"),
-        ({"topics": {"code": {"topics": 5, "same": 1.5}}}, "topics.code.same"),
-        ({"topics": {"code": {"topics": 5, "smae": 0.5}}}, "unknown key 'smae'; did you mean 'same'"),
+        ({"categories": {"code": {"topics": 0}}}, "categories.code.topics"),
+        ({"categories": {"code": {"topics": 5, "same": 1.5}}}, "categories.code.same"),
+        ({"categories": {"code": {"topics": 5, "smae": 0.5}}}, "unknown key 'smae'; did you mean 'same'"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

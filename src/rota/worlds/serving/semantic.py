@@ -76,9 +76,9 @@ class Recall(Policy):
 
 
 def load_topics(sections: Mapping[str, Any]) -> Categories:
-    """The section `topics`. Raises InputError."""
-    written = decode(dict[str, Any], sections.get("topics") or {}, "topics")
-    return {name: decode(Category, each, f"topics.{name}") for name, each in written.items()}
+    """The section `categories`. Raises InputError."""
+    written = decode(dict[str, Any], sections.get("categories") or {}, "categories")
+    return {name: decode(Category, each, f"categories.{name}") for name, each in written.items()}
 
 
 def apply_topics(work: Workload, categories: Categories, seed: int) -> Workload:
@@ -93,7 +93,9 @@ def apply_topics(work: Workload, categories: Categories, seed: int) -> Workload:
     label, topic = work.labels.category, work.labels.topic
     for name in label.names if label is not None else ():
         if name not in categories:
-            raise InputError(f"topics: the trace names category '{name}', which is not defined{nearest(name, names)}")
+            raise InputError(
+                f"categories: the trace names category '{name}', which is not defined{nearest(name, names)}"
+            )
     if label is None:
         shares = np.cumsum([each.share for each in categories.values()])
         index = np.searchsorted(shares / shares[-1], uniform(seed, "topics/category", rows), side="right")
@@ -181,7 +183,7 @@ class AnswerStore:
         self.run.jobs[at.WATCHED] = 1
         category, topic = self.run.workload.labels.category, self.run.workload.labels.topic
         if category is None or topic is None:
-            raise InputError("topics: the workload has none; give the section topics: {NAME: {topics: 1000}}")
+            raise InputError("categories: the workload has none; give the section categories: {NAME: {topics: 1000}}")
         self.category, self.topic, self.names = category.index, topic.index, category.names
         self.stores: dict[int, Answers] = {}  # by category
         self.looked = 0

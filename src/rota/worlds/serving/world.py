@@ -69,7 +69,7 @@ class Serving:
     name = "serving"
     sections = (
         *("workload", "fleet", "information", "slo", "links", "failures", "scaling", "power"),
-        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "index", "topics"),
+        *("classes", "tenants", "adapters", "models", "nodes", "quality", "token_prices", "index", "categories"),
     )
     roles = (
         *("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale"),
@@ -434,7 +434,7 @@ def _no_topics(case: Case, roles: Roles) -> str | None:
         return None
     if case.workload.programs is not None or case.workload.format == "programs":
         return "the calls of programs are not recalled: what follows them depends on the answer"
-    return None if case.topics else "it recalls answers: give the section topics: {NAME: {topics: 1000}}"
+    return None if case.topics else "it recalls answers: give the section categories: {NAME: {topics: 1000}}"
 
 
 def _choice(
