@@ -64,6 +64,8 @@ def bursts(rate: float, *more: str) -> Load:
 
 
 PAPER = Load("(a) paper-like")
+POISSON = Load("(a) paper-like", ("workload.generate.variation=none", "workload.generate.rate=10"))
+GAMMA = Load("(c) bursts", ("workload.arrivals={gamma: {rate: 12, cv: 4}}",))
 MIXED = "fleet=[{model: llama-3-8b, gpu: a100-80g, count: 4}]"
 STUDIES = (
     Study("routes", ("ttft_mean", "ttft_p99", "e2e_mean"), (PAPER, *azure(7, 6), bursts(30))),
@@ -87,12 +89,12 @@ STUDIES = (
             ),
         ),
     ),
-    Study("migration", ("e2e_p99", "ttft_p99", "e2e_mean"), (PAPER, *azure(2, 2), bursts(6))),
-    Study("priorities", ("high_e2e_mean", "e2e_mean"), (PAPER, *azure(2, 2), bursts(6))),
+    Study("migration", ("e2e_p99", "ttft_p99", "e2e_mean"), (POISSON, *azure(2, 2), bursts(6))),
+    Study("priorities", ("high_e2e_mean", "e2e_mean"), (POISSON, *azure(2, 2), bursts(6))),
     Study(
         "disaggregated",
         ("goodput_share", "tpot_p99", "ttft_p99", "e2e_mean"),
-        (PAPER, *azure(3, 2), bursts(12)),
+        (PAPER, *azure(3, 2), GAMMA),
         (("four that do both", (MIXED,)), ("two and two", ())),
     ),
     Study(
@@ -200,7 +202,7 @@ BATCHING = (
     Load("(a) paper-like"),
     Load("(b) Azure conv", trace=CONV),
     Load("(b) Azure code", trace=CODE),
-    Load("(c) bursts", ("workload.generate.variation=fitted",)),
+    Load("(c) bursts", ("workload.arrivals={gamma: {rate: 3, cv: 4}}",)),
 )
 
 

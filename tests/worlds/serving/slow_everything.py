@@ -367,7 +367,6 @@ class SlowEverything(SlowMoves):
         engine = self.engines[outage.host]
         for copy in [each for each in self.copies if engine in (each.source, each.target)]:
             self.copies.remove(copy)
-        engine.stall = engine.stalled = 0.0
         super().go_down(line)
         engine.pool = self.pool(engine.replica)
 

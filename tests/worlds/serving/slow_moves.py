@@ -147,6 +147,7 @@ class SlowMoves(SlowFleet):
         self.later(outage.end, "up", line)
         self.down.add(number)
         engine.halt()
+        engine.stall = engine.stalled = 0.0
         through = [each for each in self.flying if each[1] is not engine and each[2] is not engine]
         if len(through) < len(self.flying):
             self.carry()
