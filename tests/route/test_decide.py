@@ -91,7 +91,7 @@ def decisions(
     return Decisions(PolicySettings(place, hold), WRITTEN, folder, situation, said.append), said
 
 
-SIMULATED = ("lora_affinity", "adapter_first", "resident_first", "carrot", "best_model", "mode_switch")
+SIMULATED = ("lora_affinity", "adapter_first", "resident_first", "carrot", "best_model", "mode_switch", "own_class")
 SIMULATED_COLUMNS = {
     *("adapter_here", "adapter_active", "adapter_waiting", "adapters_active", "adapters_waiting", "adapter_slots"),
     *("resident", "quality", "dollars", "price", "held", "prefill_rate", "slo_class", "first_due"),
@@ -113,7 +113,17 @@ def test_a_place_is_the_class_that_the_world_runs(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", {**ORDERS, **SERVING_ORDERS})
+ENGINE_ONLY = ("dlpm", "prefix_groups")  # they read what only an engine knows of prompts
+ENGINE_COLUMNS = {"cached_tokens", "prefix_group", "group_tokens", "tool", "context_tokens", "reload_seconds"}
+
+
+@pytest.mark.parametrize("name", ENGINE_ONLY)
+def test_an_order_that_reads_what_a_router_does_not_have_says_so(name: str) -> None:
+    with pytest.raises(InputError, match="which a router does not have"):
+        build(PolicySettings(hold=name), Path())
+
+
+@pytest.mark.parametrize("name", [name for name in {**ORDERS, **SERVING_ORDERS} if name not in ENGINE_ONLY])
 def test_an_order_is_the_class_that_the_world_runs(name: str) -> None:
     _, hold = build(PolicySettings(hold=name), Path())
     assert (
@@ -149,8 +159,9 @@ def test_every_column_of_the_world_exists_live() -> None:
     from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS
     from rota.route.decide import _HOST_VALUES, _JOB_VALUES
 
-    assert {*HOST_COLUMNS, *SERVING_HOST_COLUMNS} - SIMULATED_COLUMNS <= set(_HOST_VALUES)
-    assert {*JOB_COLUMNS, *SERVING_JOB_COLUMNS} - SIMULATED_COLUMNS <= set(_JOB_VALUES)
+    hidden = SIMULATED_COLUMNS | ENGINE_COLUMNS | {"urgent"}
+    assert {*HOST_COLUMNS, *SERVING_HOST_COLUMNS} - hidden <= set(_HOST_VALUES)
+    assert {*JOB_COLUMNS, *SERVING_JOB_COLUMNS} - hidden <= set(_JOB_VALUES)
     known = columns(WRITTEN)
     assert known[1]["outstanding"].quality == "exact"
     assert known[1]["queued"].quality == "stale"
@@ -170,7 +181,7 @@ def test_every_place_decides_live(name: str) -> None:
     assert live.fallbacks == 0
 
 
-@pytest.mark.parametrize("name", {**ORDERS, **SERVING_ORDERS})
+@pytest.mark.parametrize("name", [name for name in {**ORDERS, **SERVING_ORDERS} if name not in ENGINE_ONLY])
 def test_every_order_decides_live(name: str) -> None:
     live, said = decisions(hold=name)
     waiting = [job(number) for number in range(4)]

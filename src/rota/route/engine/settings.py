@@ -135,7 +135,7 @@ def resolve(settings: Settings, folder: Path | None = None) -> Plan:
     )
 
 
-ENGINE_BATCHERS = ("vllm_v0", "vllm_v1", "sarathi", "orca", "static")
+ENGINE_BATCHERS = ("vllm_v0", "vllm_v1", "sarathi", "orca", "static", "splitwise")
 
 
 def limits(rules: BatchRules, kv_blocks: int, block_tokens: int, context: int) -> tuple[int, int]:
