@@ -19,9 +19,11 @@ from tests.worlds.serving.gang_timing import gang_timing
 from tests.worlds.serving.slow import SlowReplica
 from tests.worlds.serving.slow_everything import SlowEverything
 from tests.worlds.serving.slow_fleet import outstanding
-from tests.worlds.serving.test_twin_fleet import EVERY_BATCHER, FCFS, replica, shared_beginnings
+from tests.worlds.serving.test_twin_fleet import FCFS, replica, shared_beginnings
 from tests.worlds.serving.twin import pool_of, same, slow_requests
 
+# What else goes on inside a replica has its own twins: test_inside_moves, test_twin_pools.
+PLAIN = ["vllm_v0", "vllm_v1", "sarathi", "orca", "static", "vllm_v1 ahead", "vllm_v1 whole prompts"]
 STEP = 0.0625  # of arrivals, seconds; what happens to hosts lies between, so that ties are not what is tested
 
 
@@ -171,7 +173,7 @@ def scene(seed: int, *features: str) -> Scene:
 
 def _fleet(draw: np.random.Generator, features: Sequence[str]) -> list[Replica]:
     """Two to four replicas; alike in what they can hold, so that an autoscaler leaves no request without a host."""
-    name = str(draw.choice(EVERY_BATCHER))
+    name = str(draw.choice(PLAIN))
     shape: dict[str, Any] = {"kv_blocks": int(draw.integers(9, 13)), "kv_bytes": 16.0, "prefix_caching": "cache" in features,
                              "max_running": int(draw.integers(2, 5))}  # fmt: skip
     if "swap" in features:

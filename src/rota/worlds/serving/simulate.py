@@ -324,7 +324,8 @@ class Simulation:
         if before is not None:
             queue[:, : before.shape[1]] = before
         self._own(at.A_QUEUE, queue)
-        self.state[[at.QUEUE_ROOM, at.FULL]] = room, 0
+        self.state[at.QUEUE_ROOM] = room
+        self.state[at.FULL] &= ~1
         rows = room + int(self.state[at.RUNNING_ROOM])
         self._rows = self._own(at.A_ROWS, np.zeros(rows, np.int64))
         self._answer = self._own(at.A_ANSWER, np.zeros(max(rows * KEY_ROOM, hosts)))
@@ -637,6 +638,10 @@ class Simulation:
             return
         self._lines(2 * int(self.state[at.QUEUE_ROOM]))
 
+    def _room_for_one_more(self) -> None:
+        if self.state[at.FULL] & 1:
+            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+
     def _over(self, code: int) -> bool:
         """Whether nothing that is still to come changes anything."""
         done = self.state[at.FINISHED] == self.state[at.JOBS]
@@ -730,8 +735,7 @@ class Simulation:
 
         if self.plan is not None and self.plan.link.push and fleet.push_to(self.state, job, host, now):
             return
-        if self.state[at.FULL]:
-            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        self._room_for_one_more()
         fleet.send(self.state, job, host, now)
 
     def _terms(self, place: Place, slot: int, count: int) -> bool:
@@ -755,8 +759,7 @@ class Simulation:
             if host >= 0:
                 self.send(job, host, now)
             return bool(host >= 0)
-        if self.state[at.FULL]:
-            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        self._room_for_one_more()
         return bool(fleet.send_to_cheapest(self.state, job, now))
 
     def enter(self, job: int, now: float) -> None:
@@ -764,8 +767,7 @@ class Simulation:
         from rota.worlds.serving.kernels import fleet
 
         self.seconds[at.ARRIVAL, job] = now
-        if self.state[at.FULL]:
-            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        self._room_for_one_more()
         fleet.enter(self.state, job, now)
 
     def served(self, job: int) -> float:
@@ -1003,8 +1005,7 @@ class Simulation:
         """A request that stood at the gate waits at the router."""
         from rota.worlds.serving.kernels import gate
 
-        if self.state[at.FULL]:
-            self._lines(2 * int(self.state[at.QUEUE_ROOM]))
+        self._room_for_one_more()
         gate.let_in(self.state, job)
 
     def recall(self, job: int, now: float) -> None:

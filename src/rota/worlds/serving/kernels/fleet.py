@@ -134,7 +134,7 @@ def push_to(state, j, r, now):
         if job[SOURCE, waiting[position]] > 0:
             return False
     full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
-    if host[SHUT] or full or not fits(state, r, j, 0, 0, 0):
+    if host[SHUT] or full or not fits(state, r, j, 0, 0, 0, 0):
         return False
     touch(state, r, now)
     job[HOST, j], job[STATE, j] = r, MOVING
