@@ -309,18 +309,27 @@ class Fleet:
                 return
         if self._decided:
             if not self.run.send_to_cheapest(job, now):
-                self._stranded[job] = now
+                self._strand(job, now)
             return
         able = self.run.can_decode(job)
+        able[self.run.jobs[at.SOURCE, job] - 1] = False
         if self._samples is not None and able[self._samples[job]].any():
             able &= np.isin(np.arange(len(able)), self._samples[job])
         costs = np.where(able, self.run.costs(self.decode, job, now), np.inf)
         if not np.isfinite(costs).any():
-            self._stranded[job] = now
+            self._strand(job, now)
             return
         decisions = self.run.hosts[:, at.DECISIONS_HERE]
         best = min(np.flatnonzero(np.isfinite(costs)).tolist(), key=lambda r: (costs[r], decisions[r], r))
         self.run.send(job, best, now)
+
+    def _strand(self, job: int, now: float) -> None:
+        """No other host can decode a computed prompt: it waits for one, or is computed again where it can be decoded too, which its role may have become."""
+        source = int(self.run.jobs[at.SOURCE, job]) - 1
+        if source >= 0 and self.run.can_decode(job)[source]:
+            self.run.restart(job, now)
+        else:
+            self._stranded[job] = now
 
     def _move(self, job: int, now: float) -> None:
         """Blocks are set aside: the KV begins to move. A whole prompt takes its bytes; what went ahead layer by layer does not count again."""

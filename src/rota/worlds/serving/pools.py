@@ -185,7 +185,8 @@ class PoolBook:
         self.landed(job)
         self.moved(job, int(self.fleet.run.jobs[at.HOST, job]))
         if self.mirrors is not None:
-            if source >= 0:
+            self.mirrors.drop(job, now)
+            if source not in (-1, int(self.fleet.run.jobs[at.HOST, job])):
                 self.mirrors.add(job, source, now)
             self.mirrors.review_soon(now)
 

@@ -633,7 +633,18 @@ class Simulation:
                 fleet.act(due)
 
     def _grow(self) -> None:
-        """More room for what has become too little: lines of requests, or events on their way to the router."""
+        """More room for what has become too little: lines of requests, or events on their way to the router.
+
+        Raises:
+            PolicyError: requests displace one another for ever.
+        """
+        if self.state[at.FULL] & at.ENDLESS:
+            order, victim = self.roles.order, self.roles.victim
+            names = type(order).__name__ + (f" with victim {type(victim).__name__}" if victim is not None else "")
+            raise PolicyError(
+                f"{names}: requests displace one another for ever at {self.now:g} s ({self.state[at.DISPLACED]:,} displaced without a token): "
+                "the KV cache is too small for it, or the order turns round when work is lost"
+            )
         if self.caches.grow():
             return
         self._lines(2 * int(self.state[at.QUEUE_ROOM]))

@@ -65,6 +65,7 @@ from rota.worlds.serving.kernels.layout import (
     DONE,
     E_ARRIVAL,
     E_LEAVE,
+    ENDLESS,
     ENDS_AT,
     EVENT_COUNT,
     EVENT_ROOM,
@@ -425,7 +426,7 @@ def run_host(state, r, until):
                 return
             call_entry(state[COMPLETE_ENTRY], state[SELF], r, 0, 0, 0)
         elif host[READY]:
-            if clock[NOW] >= until:
+            if clock[NOW] >= until or state[FULL] & ENDLESS:
                 return
             call_entry(state[BEGIN_ENTRY], state[SELF], r, 0, 0, 0)
         elif host[LOADS] and clock[LOADS_AT] < until:
@@ -453,6 +454,8 @@ def advance_apart(state, until):
             place(state, j, cheapest(state, j), now)
     for r in range(state[HOSTS]):
         run_host(state, r, until)
+    if state[FULL] & ENDLESS:
+        return GROW
     return DONE if state[FINISHED] == state[JOBS] else UNTIL
 
 

@@ -70,10 +70,13 @@ from rota.worlds.serving.kernels.layout import (
     DECODING,
     DECODING_NOW,
     DISPATCH,
+    DISPLACED,
+    DISPLACED_AT_MOST,
     DYNAMIC,
     E_FINISH,
     E_PREEMPT,
     E_START,
+    ENDLESS,
     ENDS,
     ENDS_AT,
     EXTEND_DECODERS_ENTRY,
@@ -92,6 +95,7 @@ from rota.worlds.serving.kernels.layout import (
     FIRST_TOKEN,
     FREE,
     FRESH_COUNT,
+    FULL,
     FULL_CHECK,
     GANG,
     GANG_SIZE,
@@ -243,6 +247,9 @@ def preempt(state, r, j):
     job, seconds = job_ints(state), job_floats(state)
     host, clock = host_ints(state)[r], host_floats(state)[r]
     decoding = job[STATE, j] == DECODING
+    state[DISPLACED] += 1
+    if state[DISPLACED] > max(DISPLACED_AT_MOST, 100 * state[JOBS]):
+        state[FULL] |= ENDLESS
     release(state, r, j)
     stop_running(state, r, j)
     if decoding:
@@ -811,6 +818,7 @@ def complete_decodes(state, r, now):
     host, clock = host_ints(state)[r], host_floats(state)[r]
     heap = ints_at(state[A_ENDING], state[HOSTS], state[RUNNING_ROOM])[r]
     fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
+    state[DISPLACED] = 0
     gap(state, now - clock[LAST_DECODE], host[DECODES] - host[FRESH_COUNT])
     for position in range(host[FRESH_COUNT]):
         gap(state, now - seconds[LAST_TOKEN, fresh[position]], 1)
@@ -842,6 +850,7 @@ def complete_prefills(state, r, now):
             continue
         job[GENERATED, j] += 1
         job[BASE, j] = job[TARGET, j]
+        state[DISPLACED] = 0
         if np.isnan(seconds[FIRST_TOKEN, j]):
             seconds[FIRST_TOKEN, j] = now
         else:

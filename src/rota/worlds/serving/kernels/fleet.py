@@ -90,7 +90,7 @@ from rota.worlds.serving.kernels.layout import (
     job_floats,
     job_ints,
 )
-from rota.worlds.serving.kernels.moves import kick, note
+from rota.worlds.serving.kernels.moves import kick, note, release_source
 from rota.worlds.serving.kernels.outstanding import nothing_waits, uncount
 from rota.worlds.serving.kernels.queue import push, set_count
 
@@ -103,11 +103,13 @@ def send(state, j, r, now):
 
 @compiler.njit
 def cheapest_decoder(state, j):
-    """The host that can decode a parked job for the least; fewest decisions, then the number, break ties. -1: there is none."""
+    """The host, besides the one that has its KV, that can decode a parked job for the least; fewest decisions, then the number, break ties. -1: none."""
     hosts, terms = host_ints(state), floats_at(state[A_DECODE_TERMS], state[DECODE_TERMS], 2)
     best, best_cost = -1, 0.0
     for r in range(state[HOSTS]):
         if hosts[r, ROLE] == PREFILL_ROLE or hosts[r, SHUT] or not holds_whole(state, r, j):
+            continue
+        if job_ints(state)[SOURCE, j] == r + 1:
             continue
         mine = cost(terms, j, r, state)
         fewer = best >= 0 and mine == best_cost and hosts[r, DECISIONS_HERE] < hosts[best, DECISIONS_HERE]
@@ -229,8 +231,11 @@ def restart(state, j, r, now):
 
 @compiler.njit
 def restart_parked(state, j, now):
-    """A parked job starts again: the host with its KV went down before another one took it."""
-    restart(state, j, job_ints(state)[SOURCE, j] - 1, now)
+    """A parked job starts again: the host with its KV went down before another one took it, or no other one can."""
+    r = job_ints(state)[SOURCE, j] - 1
+    if not host_ints(state)[r, DOWN]:
+        release_source(state, j, now)
+    restart(state, j, r, now)
 
 
 @compiler.inner
