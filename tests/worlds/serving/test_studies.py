@@ -8,13 +8,14 @@ import pytest
 from rota.kernel.errors import InputError
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import read
-from rota.worlds.serving.policies import BATCHERS, MIGRATIONS, ROUTES, SCALERS, SERVING_ORDERS
+from rota.worlds.serving import policies
 from rota.worlds.serving.policies.studies import STUDIES
 from rota.worlds.serving.world import DEFAULTS
 
-KNOWN = {*ORDERS, *PLACES, *BATCHERS, *MIGRATIONS, *ROUTES, *SCALERS, *SERVING_ORDERS}
+ROOMS = [room for name, room in vars(policies).items() if name.isupper() and name != "POLICIES"]
+KNOWN = {*ORDERS, *PLACES, *(name for room in ROOMS for name in room)}
 EXAMPLES = Path(__file__).parents[3] / "examples/serving"
-OURS = ("routes", "batching", "shared-prefix", "migration", "priorities", "disaggregated", "agents", "autoscaling")
+OURS = sorted({*STUDIES.values()})
 
 
 def played(name: str) -> set[str]:
