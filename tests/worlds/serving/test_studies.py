@@ -12,7 +12,9 @@ from rota.worlds.serving import policies
 from rota.worlds.serving.policies.studies import STUDIES
 from rota.worlds.serving.world import DEFAULTS
 
-ROOMS = [room for name, room in vars(policies).items() if name.isupper() and name != "POLICIES"]
+ROOMS = [
+    room for name, room in vars(policies).items() if isinstance(room, dict) and name.isupper() and name != "POLICIES"
+]
 KNOWN = {*ORDERS, *PLACES, *(name for room in ROOMS for name in room)}
 EXAMPLES = Path(__file__).parents[3] / "examples/serving"
 OURS = sorted({*STUDIES.values()})
