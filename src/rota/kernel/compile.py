@@ -70,6 +70,16 @@ def pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+@intrinsic
+def bits_of(typing_context: Any, number: Any) -> Any:
+    """The 64 bits of a float64 as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
 def _array_at(dtype: Any) -> Any:
     """An intrinsic that makes a (columns, rows) C-contiguous array of the memory at an address.
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import carray
 
-from rota.kernel.compile import floats_at, pointer
+from rota.kernel.compile import bits_of, floats_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.layout import (
     A_CLOCK,
@@ -49,9 +49,7 @@ def gap(state, seconds, weight):
     """
     if weight == 0:
         return
-    bits = np.empty(1, np.float64)
-    bits[0] = seconds
-    position = (bits.view(np.int64)[0] >> HISTOGRAM_SHIFT) - HISTOGRAM_LOW
+    position = (bits_of(seconds) >> HISTOGRAM_SHIFT) - HISTOGRAM_LOW
     histogram = floats_at(state[A_HISTOGRAM], 2, HISTOGRAM_ROOM)
     position = min(max(position, 0), HISTOGRAM_ROOM - 1)
     histogram[0, position] += weight

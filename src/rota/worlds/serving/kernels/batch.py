@@ -773,7 +773,8 @@ def begin(state, r):
                     return ask(state, r, code - ASK)
             return start(state, r)
         host[STAGE] = 1
-    if not (host[INSIDE] & LAYERED and wave_under_way(state, r)):
+    waits = host[QUEUED_COUNT] > 0 or state[ADAPTER_ENTRY]
+    if waits and not (host[INSIDE] & LAYERED and wave_under_way(state, r)):
         code = admit(state, r, host[BUDGET] - host[DECODES] - batched(state, r))
         if code >= ASK:
             return ask(state, r, code - ASK)
