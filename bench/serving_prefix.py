@@ -9,7 +9,7 @@ with a t interval of its logarithm, paired by seed; on a recorded trace a circul
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,7 +40,7 @@ class Study:
     file: str
     measures: tuple[str, ...]
     loads: Callable[[Path, Path], list[Load]]
-    fleets: Mapping[str, tuple[str, ...]] = ()  # type: ignore[assignment]
+    fleets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     policy: str = ""
 
 

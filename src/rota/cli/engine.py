@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rota.kernel.extras import need
+
 Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML file; options override it.")]
 Fail = Annotated[
     list[str] | None,
@@ -43,13 +45,7 @@ def engine(
 
 def serve(config: Path | None, options: dict[str, Any]) -> None:
     """Run an engine until SIGINT or SIGTERM. Raises InputError, MissingExtraError."""
-    try:
-        import aiohttp  # noqa: F401
-        import prometheus_client  # noqa: F401
-    except ImportError as error:
-        from rota.kernel.errors import MissingExtraError
-
-        raise MissingExtraError(f"rota engine needs {error.name}: pip install 'rota[route]'") from None
+    need("route", "rota engine", "aiohttp", "prometheus_client")
     import asyncio
 
     from rota.route.engine.engine import engine_of

@@ -6,7 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from rota.kernel.errors import InputError, MissingExtraError
+from rota.kernel.errors import InputError
+from rota.kernel.extras import need
 
 
 def hash_key(kind: str) -> None:
@@ -18,12 +19,8 @@ def hash_key(kind: str) -> None:
 
 
 def run_route(config: Path, check: bool) -> None:
-    """Serve a configuration, or only check it. Raises InputError."""
-    try:
-        import aiohttp  # noqa: F401
-        import prometheus_client  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("the router needs the extra route: pip install 'rota[route]'") from None
+    """Serve a configuration, or only check it. Raises InputError, MissingExtraError."""
+    need("route", "rota route", "aiohttp", "prometheus_client")
     from rota.route.run import serve
     from rota.route.settings import read
 

@@ -190,7 +190,9 @@ class Recorder:
         """Make one file of the parts."""
         try:
             await asyncio.to_thread(self._rotate)
-        except Exception as error:
+        except (
+            Exception
+        ) as error:  # as above; the parts stay, and are read as well as the file that they would have become
             self._log.often("recording not rotated", because=f"{type(error).__name__}: {error}")
 
     def start(self, clock: Callable[[], float]) -> None:

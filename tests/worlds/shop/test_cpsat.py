@@ -1,5 +1,6 @@
 """CP-SAT's model against every schedule there is, for each kind of problem, feature and objective; and lower bounds against both."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,6 @@ from rota.worlds.shop.shapes import (
     single_machine,
 )
 from rota.worlds.shop.solve import solve
-from rota.worlds.shop.solvers import cpsat
 from rota.worlds.shop.solvers.cpsat import why_infeasible
 
 Draw = np.random.Generator
@@ -202,10 +202,7 @@ def test_work_and_workers_repeat() -> None:
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> Any:
-        raise MissingExtraError("cpsat needs OR-Tools: pip install 'rota[solve]'")
-
-    monkeypatch.setattr(cpsat, "_engine", missing)
+    monkeypatch.setitem(sys.modules, "ortools.sat.python", None)  # an import of it fails now
     with pytest.raises(MissingExtraError, match=r"pip install 'rota\[solve\]'"):
         solve(single_machine([1, 2]), "cpsat", seconds=1)
     found = solve(job_shop([[0, 1], [1, 0]], [[2, 2], [2, 2]]), "portfolio", work=100, workers=1)

@@ -70,7 +70,7 @@ class Engine:
             InputError: the port is taken, or the host is not this machine's.
         """
         plan, settings = self.plan, self.settings
-        plan.timing.entry  # noqa: B018 - compiled here, not in the first iteration
+        _ = plan.timing.entry  # compiled here, not in the first iteration
         self._restarted = set()
         clock = self._clock or RealClock(settings.speed)
         self.metrics = EngineMetrics(
