@@ -18,8 +18,8 @@ from rota.route.settings import BackendSettings, Document, Lengths, TenantSettin
 from rota.route.settings import Policy as PolicySettings
 from rota.route.tenants import Tenant
 from rota.rules import ORDERS, PLACES
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.policies import ROUTES, SERVING_ORDERS
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.world import Serving
 from tests.route.stub import Stub, routed, until
 from tests.route.test_proxy import CHAT, STREAM, chat

@@ -26,8 +26,8 @@ from rota.route.settings import Policy as PolicySettings
 from rota.rules import ORDERS, PLACES
 from rota.rules.balance import LeastOutstanding
 from rota.rules.find import find
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.policies import ROUTES, SERVING_ORDERS
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 
 FALLBACK = LeastOutstanding()
 FAILURES = (Exception, SystemExit)  # of a policy: a user's file that calls exit() must not end the router

@@ -7,8 +7,8 @@ from typing import Any
 
 from rota.kernel.errors import InputError
 from rota.route.replay import Replay, measured
+from rota.worlds.serving.build import work_rates
 from rota.worlds.serving.settings import Case
-from rota.worlds.serving.world import work_rates
 
 POLICIES = ("round_robin", "random", "power_of_two", "least_outstanding", "least_work")
 

@@ -16,6 +16,7 @@ from rota.route.engine.replica import Replica
 from rota.route.engine.sequence import Sequence
 from rota.route.engine.settings import ENGINE_BATCHERS, limits
 from rota.rules import ORDERS, PLACES
+from rota.worlds.serving import replica as fleet
 from rota.worlds.serving import simulate
 from rota.worlds.serving.batching import BatchRules, Engine
 from rota.worlds.serving.catalogue import gpu, model
@@ -56,10 +57,10 @@ def workload(rows: Rows, prefix: PrefixBlocks | None = None) -> Workload:
 
 
 def simulated(work: Workload, name: str, shape: dict[str, Any], caching: bool, kind: str) -> simulate.Simulation:
-    replica = simulate.Replica(
+    replica = fleet.Replica(
         "tiny", context_limit=64, rules=rules_of(name), timing=timing(kind), prefix_caching=caching, **shape
     )
-    roles = simulate.Roles(ORDERS["fcfs"](), PLACES["round_robin"](), ORDERS["fcfs"]())
+    roles = fleet.Roles(ORDERS["fcfs"](), PLACES["round_robin"](), ORDERS["fcfs"]())
     run = simulate.Simulation(work, [replica], roles)
     run.run()
     return run

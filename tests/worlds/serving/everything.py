@@ -14,7 +14,8 @@ from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.model import Programs, Workload, make_workload
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.gang_timing import gang_timing
 from tests.worlds.serving.slow import SlowReplica
 from tests.worlds.serving.slow_everything import SlowEverything

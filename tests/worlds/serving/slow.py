@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from rota.worlds.serving.batching import RESERVE_FIXED, RESERVE_PROMPT
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.timing.features import iteration
 from tests.worlds.serving.slow_inside import Wave, after_check, longest_fitting, peak_fits, speculate, with_draft
 

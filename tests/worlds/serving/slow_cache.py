@@ -1,6 +1,6 @@
 """A slow prefix cache: named blocks, and a line of blocks that nobody holds, the one freed longest ago first."""
 
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Block, Pool, Request
 
 

@@ -10,7 +10,7 @@ from math import ceil, inf
 from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.fleet import Outage, Scaling
 from rota.worlds.serving.links import Link
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.timing.features import GANG_TOKENS, iteration
 from tests.worlds.serving.slow import Pool, Ranking, Request, SlowReplica
 from tests.worlds.serving.slow_fleet import Cost, no_cost

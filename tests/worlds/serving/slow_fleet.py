@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from rota.worlds.serving.batching import RESERVE_FIXED
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Pool, Ranking, Request, SlowReplica
 from tests.worlds.serving.slow_streams import SlowStreams
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rota.kernel.streams import uniform
 from rota.worlds.serving.batching import RESERVE_FIXED
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.timing.features import DECODE_CONTEXT, DECODE_MAX, DECODE_MIN, DECODES, iteration
 
 if TYPE_CHECKING:

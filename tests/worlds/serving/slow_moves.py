@@ -5,7 +5,7 @@ from math import inf
 
 from rota.worlds.serving.fleet import Outage
 from rota.worlds.serving.links import Link
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Ranking, Request, SlowReplica
 from tests.worlds.serving.slow_fleet import Cost, SlowFleet, holds_whole, no_cost, possible
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from rota.worlds.serving.caching import Index, block_cost
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Block, Ranking, Request, SlowReplica
 from tests.worlds.serving.slow_cache import CachingPool
 from tests.worlds.serving.slow_fleet import Cost, SlowFleet

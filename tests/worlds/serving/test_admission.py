@@ -18,6 +18,7 @@ from rota.study.runner import run_study
 from rota.study.scenario import parse
 from rota.study.statistics import league
 from rota.worlds.serving.admission import COMES_IN, SHED, Admit
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import Workload, make_workload
@@ -26,8 +27,9 @@ from rota.worlds.serving.policies.dagor import Dagor, user_priority
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.token_bucket import TokenBucket
+from rota.worlds.serving.replica import Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.slow import Ranking
 from tests.worlds.serving.slow_fleet import outstanding

@@ -16,7 +16,8 @@ from rota.worlds.serving.catalogue import gpu, model
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS, S3, BatchSizeAdvisor, LayeredPrefill, PastFuture, SemiPD, VllmV1
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.timing import build
 from rota.worlds.serving.timing.features import iteration
 from rota.worlds.serving.world import Serving

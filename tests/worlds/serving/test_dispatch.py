@@ -17,8 +17,9 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import make_workload
 from rota.worlds.serving.policies.hexgen import HexgenDispatch, tuned
 from rota.worlds.serving.policies.own_class import OwnClass
+from rota.worlds.serving.replica import Roles
 from rota.worlds.serving.settings import HostView
-from rota.worlds.serving.simulate import Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.test_twin_fleet import replica
 
 

@@ -33,8 +33,9 @@ from rota.worlds.serving.power_model import (
     stretch,
     work_of,
 )
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.timing import build
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload
 from tests.worlds.serving.test_twin_moves import outages, outages_of_hosts

@@ -11,7 +11,8 @@ from rota.kernel.errors import InputError
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import parse
 from rota.worlds.serving.kernels import layout as at
-from rota.worlds.serving.simulate import Roles, Simulation
+from rota.worlds.serving.replica import Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.test_twin_fleet import LINEAR, Rows, replica, rows_of_requests, workload
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.worlds.serving.kernels import layout as at
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.test_inside_twin import ENGINE, MADE, Rows, replica, rows_of_requests, workload
 from tests.worlds.serving.test_speculative import MADE as DRAFTS
 from tests.worlds.serving.test_twin_moves import compare, outages, outages_of_hosts

@@ -15,7 +15,8 @@ from rota.worlds.serving.fleet import Migrate, Outage, Plan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload
 
 

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import Hosts, Jobs
 from rota.study.scenario import read
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import make_workload
 from rota.worlds.serving.policies import POOLS
 from rota.worlds.serving.pools import POOL_COLUMNS, Assignment, Pools
+from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, Replica
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload
 from tests.worlds.serving.test_twin_moves import outages, outages_of_hosts

@@ -12,14 +12,16 @@ from rota.kernel.errors import InputError
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import Scenario, parse
 from rota.testing.conformance import ConformanceSuite, Subject
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.labels import Label, Labels
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import make_workload
 from rota.worlds.serving.nodes import NodeSpec, Seat, gpu_shares
 from rota.worlds.serving.policies.resident_first import ResidentFirst
+from rota.worlds.serving.replica import Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_twin_fleet import replica
 

@@ -18,6 +18,7 @@ from rota.study.scenario import read
 from rota.testing.conformance import ConformanceSuite, Subject
 from rota.worlds.serving.batching import Engine
 from rota.worlds.serving.catalogue import gpu, model
+from rota.worlds.serving.columns import SERVING_JOB_COLUMNS
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload, make_workload
@@ -31,7 +32,8 @@ from rota.worlds.serving.policies.program_las import ProgramLeastAttained
 from rota.worlds.serving.policies.text2sql import StageUrgency
 from rota.worlds.serving.policies.vtc import VirtualTokenCounter
 from rota.worlds.serving.predictors import Rank
-from rota.worlds.serving.simulate import SERVING_JOB_COLUMNS, Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.timing import build
 
 

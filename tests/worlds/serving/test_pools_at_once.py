@@ -15,8 +15,9 @@ from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.policies import CLOCKS, POOLS, SCALERS
 from rota.worlds.serving.power_model import LIMIT
+from rota.worlds.serving.replica import Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_energy import ROW
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload

@@ -9,9 +9,9 @@ import pytest
 from rota.kernel.errors import InputError
 from rota.kernel.tables import HOST_COLUMNS, Hosts
 from rota.study.scenario import read
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS
 from rota.worlds.serving.policies.predictive import Predictive
 from rota.worlds.serving.policies.slo_slack import SloSlack
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS
 
 
 def hosts(**columns: Any) -> Hosts:

@@ -11,10 +11,11 @@ from scipy.stats import kendalltau
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import generator
+from rota.worlds.serving.build import visible_output
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.predictors import Bucket, LengthHistory, Noisy, Oracle, Rank
 from rota.worlds.serving.settings import load
-from rota.worlds.serving.world import Serving, visible_output
+from rota.worlds.serving.world import Serving
 
 ROWS = 4000
 LENGTHS = generate({"kind": "chat", "requests": ROWS, "rate": 1.0}, generator(0, "workload")).output_tokens.astype(

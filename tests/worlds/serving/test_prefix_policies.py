@@ -17,6 +17,7 @@ from rota.rules import ORDERS, PLACES
 from rota.worlds.serving.batching import Engine
 from rota.worlds.serving.caching import Index
 from rota.worlds.serving.catalogue import gpu, model
+from rota.worlds.serving.columns import SERVING_JOB_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import PrefixBlocks, Workload
 from rota.worlds.serving.policies import BATCHERS, ROUTES
@@ -26,7 +27,8 @@ from rota.worlds.serving.policies.prefix_groups import PrefixGroups
 from rota.worlds.serving.policies.session_hash import SessionHash
 from rota.worlds.serving.policies.weighted_scorers import WeightedScorers
 from rota.worlds.serving.prefix_tree import prefix_groups
-from rota.worlds.serving.simulate import SERVING_JOB_COLUMNS, Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.timing import build
 from tests.worlds.serving.test_orders import requests
 

@@ -14,11 +14,13 @@ from rota.kernel.tables import Jobs
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import parse
 from rota.testing.conformance import ConformanceSuite, Subject
+from rota.worlds.serving.columns import SERVING_JOB_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Programs, make_workload
 from rota.worlds.serving.policies import SERVING_ORDERS
 from rota.worlds.serving.programs import ProgramSpec, draw_programs, read_programs
-from rota.worlds.serving.simulate import SERVING_JOB_COLUMNS, Roles, Simulation
+from rota.worlds.serving.replica import Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.test_twin_fleet import replica
 
 

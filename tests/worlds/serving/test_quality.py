@@ -10,10 +10,10 @@ from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts, Jobs
 from rota.study.scenario import Scenario, parse
 from rota.testing.conformance import ConformanceSuite, Subject
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.policies.carrot import BestModel, Carrot
 from rota.worlds.serving.policies.mode_switch import ModeSwitch
 from rota.worlds.serving.quality import QualitySpec, draw_quality
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 
 MODELS = ("llama-3-8b", "llama-3-70b")
 MEANS = {"llama-3-8b": 0.6, "llama-3-70b": 0.85}

@@ -14,13 +14,15 @@ from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import FloatColumn, Jobs
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import parse
+from rota.worlds.serving.columns import SERVING_JOB_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.policies import RETAINERS, SERVING_ORDERS
 from rota.worlds.serving.policies.continuum import Continuum, FixedTime
 from rota.worlds.serving.programs import ProgramSpec, draw_programs
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.retain import Retain
-from rota.worlds.serving.simulate import SERVING_JOB_COLUMNS, Replica, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.slow_tiers import SlowPins
 from tests.worlds.serving.test_twin_caches import branches_of, cached, shared
 from tests.worlds.serving.test_twin_fleet import FCFS, Rows, by_priority, replica, rows_of_requests

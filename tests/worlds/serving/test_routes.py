@@ -11,8 +11,8 @@ from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts, Jobs
 from rota.study.scenario import parse
 from rota.testing.conformance import ConformanceSuite, Subject
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 from rota.worlds.serving.policies import ROUTES, CacheAware, KvRouter, ReuseAndWork
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, SERVING_JOB_COLUMNS
 
 
 class TestConformance(ConformanceSuite):

@@ -17,8 +17,9 @@ from rota.worlds.serving.fleet import Outage, Plan, Scaler, Scaling
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import outcomes, summarise
 from rota.worlds.serving.policies.scalers import FleetFreeness, Reactive, Utilisation
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload
 
 

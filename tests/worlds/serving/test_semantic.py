@@ -12,6 +12,7 @@ from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import Scenario, parse
+from rota.worlds.serving.columns import SERVING_HOST_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.labels import Label, Labels
 from rota.worlds.serving.metrics import outcomes, series, summarise
@@ -19,9 +20,10 @@ from rota.worlds.serving.model import make_workload
 from rota.worlds.serving.policies import RECALLS
 from rota.worlds.serving.policies.queue_limit import QueueLimit
 from rota.worlds.serving.policies.semantic_cache import CategoryCache, UniformCache
+from rota.worlds.serving.replica import Roles
 from rota.worlds.serving.semantic import Category, Recall, Similarity, apply_topics, break_even
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_twin_fleet import replica
 

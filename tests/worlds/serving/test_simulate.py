@@ -18,8 +18,9 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import BATCHERS
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.timing import build
 
 LINEAR = {"constant": 0.011, "prefill_tokens": 0.0013, "decodes": 0.0007, "decode_context": 0.00003}

@@ -14,7 +14,8 @@ from rota.worlds.serving.caching import EVICTIONS, Index, Tier
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.policies import KvRouter
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.slow_fleet import active, parts
 from tests.worlds.serving.slow_tiers import SlowCaches
 from tests.worlds.serving.test_twin_fleet import (

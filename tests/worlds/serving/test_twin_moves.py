@@ -14,7 +14,8 @@ from rota.worlds.serving.fleet import Outage, Plan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.model import Workload
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.slow_fleet import outstanding
 from tests.worlds.serving.slow_moves import SlowMoves
 from tests.worlds.serving.test_twin_fleet import FCFS, Rows, replica, rows_of_requests, workload

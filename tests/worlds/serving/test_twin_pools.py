@@ -18,8 +18,9 @@ from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.policies import POOLS
 from rota.worlds.serving.pools import Assignment, Pools
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.slow import Request
 from tests.worlds.serving.slow_moves import SlowMoves

@@ -12,8 +12,9 @@ from rota.worlds.serving import world as serving
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import outcomes, series, summarise
 from rota.worlds.serving.policies import BATCHERS
+from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import Replica, Simulation
+from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_simulate import replica, requests, rules_of, simulate, workload
 

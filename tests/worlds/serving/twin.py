@@ -13,7 +13,8 @@ from rota.rules.balance import LeastWork
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.policies import KvRouter
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.slow import Key, Pool, Ranking, Request
 from tests.worlds.serving.slow_cache import CachingPool
 from tests.worlds.serving.slow_fleet import (

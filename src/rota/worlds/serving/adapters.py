@@ -20,7 +20,8 @@ from rota.worlds.serving.labels import IntColumn, Label
 from rota.worlds.serving.model import PrefixBlocks, Workload
 
 if TYPE_CHECKING:
-    from rota.worlds.serving.simulate import Replica, Simulation
+    from rota.worlds.serving.replica import Replica
+    from rota.worlds.serving.simulate import Simulation
 
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
 

@@ -51,7 +51,7 @@ class Gate:
     """The gate of one run."""
 
     def __init__(self, fleet: "Fleet", policy: Admit) -> None:
-        from rota.worlds.serving.simulate import SERVING_HOST_COLUMNS
+        from rota.worlds.serving.columns import SERVING_HOST_COLUMNS
 
         self.fleet, self.run, self.policy = fleet, fleet.run, policy
         self.run.state[at.GATE] = 1

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.kernels.relaxation import srpt_flow_times
 from rota.worlds.serving.model import Workload
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.timing import features as f
 
 FloatColumn = npt.NDArray[np.float64]

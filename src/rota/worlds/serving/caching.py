@@ -16,7 +16,8 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.timing import features as f
 
 if TYPE_CHECKING:
-    from rota.worlds.serving.simulate import Replica, Simulation
+    from rota.worlds.serving.replica import Replica
+    from rota.worlds.serving.simulate import Simulation
 
 LRU = "lru"
 EVICTIONS = (LRU, "fifo", "lfu", "two_class", "recompute")  # in the order of kernels/eviction.py

@@ -12,7 +12,8 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.speculative import Speculative
 
 if TYPE_CHECKING:
-    from rota.worlds.serving.simulate import Replica, Simulation
+    from rota.worlds.serving.replica import Replica
+    from rota.worlds.serving.simulate import Simulation
 
 IntRow = npt.NDArray[np.int64]
 STREAM = "past_future"  # of the draws of past lengths

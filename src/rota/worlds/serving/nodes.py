@@ -28,8 +28,8 @@ from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
     from rota.worlds.serving.fleet import Fleet
+    from rota.worlds.serving.replica import Replica
     from rota.worlds.serving.settings import Group
-    from rota.worlds.serving.simulate import Replica
 
 LOADED, COLD, LOADING = range(3)
 

@@ -8,31 +8,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rota.kernel.decisions import Order, Place, Policy, hooks
+from rota.kernel.decisions import Order, Place, hooks
 from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.adapters import COLUMNS as ADAPTER_COLUMNS
-from rota.worlds.serving.adapters import AdapterRoom, AdapterTable
-from rota.worlds.serving.admission import Admit
+from rota.worlds.serving.adapters import AdapterTable
 from rota.worlds.serving.asked_models import serves
-from rota.worlds.serving.batching import UNLIMITED, BatchRules
-from rota.worlds.serving.caching import LRU, Caches, Index, Tier
+from rota.worlds.serving.batching import UNLIMITED
+from rota.worlds.serving.caching import Caches, Index
 from rota.worlds.serving.classes import due
+from rota.worlds.serving.columns import (
+    HOST_VALUES,
+    LOADS,
+    PAIR_COLUMNS,
+    ROUTE_COLUMNS,
+    SERVING_HOST_COLUMNS,
+    SERVING_JOB_COLUMNS,
+)
 from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
-from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Migrate, Plan, Scaler
+from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Plan
 from rota.worlds.serving.inside import equip, iteration_entries
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import PrefixBlocks, Workload
-from rota.worlds.serving.nodes import Seat, gpu_shares
 from rota.worlds.serving.pools import POOL_COLUMNS, Pools
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
-from rota.worlds.serving.retain import Retain
-from rota.worlds.serving.semantic import Recall, Similarity
-from rota.worlds.serving.speculative import Speculative
-from rota.worlds.serving.timing.model import Timing
+from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.semantic import Similarity
 
 FloatColumn = npt.NDArray[np.float64]
 IntColumn = npt.NDArray[np.int64]
@@ -40,134 +44,6 @@ IntColumn = npt.NDArray[np.int64]
 SERIES_BINS = 512
 KEY_ROOM = 8  # columns that a policy's keys may have
 NO_COLUMNS: Mapping[str, FloatColumn] = MappingProxyType({})
-
-SERVING_JOB_COLUMNS = {
-    column.name: column
-    for column in (
-        Column("prompt_tokens", "tokens", "length of the prompt"),
-        Column("output_tokens", "tokens", "length of the answer"),
-        Column("generated_tokens", "tokens", "tokens of the answer that are out"),
-        Column("prefilled_tokens", "tokens", "tokens of the prompt in the KV cache"),
-        Column("running", "", "1 when in the batch, 0 when waiting"),
-        Column("preemptions", "", "times displaced"),
-        Column("session", "", "conversation, -1: none"),
-        Column("slo_class", "", "number of its class in the scenario, -1: none"),
-        Column("first_due", "s", "when its first token should be out, inf: no limit"),
-        Column("cached_tokens", "tokens", "beginning of its prompt that is in the prefix cache of its replica"),
-        Column("prefix_group", "", "which shared beginning it has, of those that are worth the most together"),
-        Column("group_tokens", "tokens", "tokens of that beginning, 0: it shares none"),
-        Column("tool", "", "kind of the tool that runs after the call, -1: none; known when it has ended"),
-        Column("context_tokens", "tokens", "KV of an ended call"),
-        Column("reload_seconds", "s", "time to have the KV of an ended call back, once it is lost"),
-        Column("program", "", "which program the call belongs to"),
-        Column("program_release", "s", "when the program's first call arrived"),
-        Column("program_attained", "s", "service that the program's ended calls received"),
-        Column("path_attained", "s", "the same, along the longest path of calls that this one waited for"),
-    )
-}
-SERVING_HOST_COLUMNS = {
-    column.name: column
-    for column in (
-        Column(
-            "outstanding_tokens",
-            "tokens",
-            "prompt tokens not yet in the cache, and answer tokens that are visible and not yet out",
-        ),
-        Column("prefill_tokens", "tokens", "prompt tokens of outstanding requests not yet in the cache"),
-        Column("active_tokens", "tokens", "KV that requests hold, and prompts that wait"),
-        Column("cached_tokens", "tokens", "beginning of this request's prompt that is in the prefix cache"),
-        Column("missing_tokens", "tokens", "rest of this request's prompt"),
-        Column("decisions", "", "jobs placed here so far"),
-        Column("waiting_tokens", "tokens", "prompts that wait"),
-        Column("up", "", "1 when the host takes requests"),
-        Column("kv_use", "", "share of KV blocks in use"),
-        Column("free_blocks", "blocks", "KV blocks nobody holds"),
-        Column("max_running", "", "slots of the batch"),
-        Column("block_tokens", "tokens", "tokens of a KV block"),
-        Column("adapter_here", "", "1 when this request's adapter is loaded or being loaded, or it has none"),
-        Column("adapter_active", "", "1 when a running request has this request's adapter"),
-        Column("adapter_waiting", "", "1 when a waiting request has this request's adapter"),
-        Column("adapters_active", "", "adapters of running requests"),
-        Column("adapters_waiting", "", "adapters that only waiting requests have"),
-        Column("adapter_slots", "", "adapters that it can hold"),
-        Column("resident", "", "1 when its model is loaded or being loaded"),
-        Column(
-            "quality",
-            "",
-            "how good this request's answer by its model is predicted to be, 0 to 1",
-            "estimated",
-            "quality",
-        ),
-        Column("dollars", "USD", "what this request's answer by its model is predicted to cost at token prices"),
-        Column("price", "USD", "dollars an hour of its GPUs"),
-        Column("held", "jobs", "requests that wait at the router, the same for every host"),
-        Column("prefill_rate", "s", "seconds of work a prompt token"),
-        Column("urgent", "", "1 for hosts of high priority, 0 for those of low priority"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One engine of the fleet, resolved: sizes, rules and timing."""
-
-    label: str
-    kv_blocks: int
-    block_tokens: int
-    max_running: int
-    context_limit: int
-    rules: BatchRules
-    timing: Timing
-    prefix_caching: bool = False
-    eviction: str = LRU  # of the prefix cache
-    tiers: tuple[Tier, ...] = ()  # below it
-    max_outstanding: int = UNLIMITED
-    prefill_rate: float = 0.0  # seconds of work a prompt token, for `size` and `work`
-    decode_rate: float = 0.0  # seconds of work an output token
-    role: str = MIXED  # or prefill, decode
-    kv_bytes: float = 0.0  # of a token, on all its GPUs
-    swap_blocks: int = 0  # KV blocks in the host's memory; 0: a displaced request computes again
-    swap_bandwidth: float = 0.0  # bytes a second to and from it
-    swap_blocking: bool = True  # everything waits while KV goes out
-    swap_per_copy: float = 0.0  # seconds for each copy, besides its bytes
-    swap_group: int = 1  # contiguous blocks that are one copy
-    swap_compress: float = 1.0  # share of the bytes that is copied
-    swap_reuse: bool = False  # copies stay while a request runs again, and are not sent twice
-    gpus: int = 1
-    gang: int = 1  # so many neighbours in the fleet, from a multiple of it on, go in step: they share experts
-    urgent: bool = True  # of high priority
-    price: float | None = None  # US dollars a GPU hour; None: not known
-    speculative: Speculative | None = None  # None: a decode gets one token an iteration
-    adapters: AdapterRoom | None = None  # None: no room for any
-    model: str = ""  # what it serves
-    seat: Seat | None = None  # its place on a machine that it shares with others
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The decisions of a run. None: the world's default (first come first served; the end of the order)."""
-
-    order: Order
-    route: Place
-    hold: Order
-    victim: Order | None = None
-    decode: Place | None = None  # where a prompt goes on that was computed on a prefill host
-    migrate: Migrate | None = None  # which hosts give a decoding request to which others
-    scale: Scaler | None = None  # how many hosts are on
-    admit: Admit | None = None  # who comes in
-    pool: Pools | None = None  # where a prompt is computed and decoded, instead of route
-    retain: Retain | None = None  # how long the KV of ended requests is kept
-    clocks: Clocks | None = None  # which clock each host has
-    recall: Recall | None = None  # for whom an earlier answer will do
-
-    def policies(self) -> list[Policy]:
-        """Each distinct policy once."""
-        found: list[Policy] = []
-        first = self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale
-        for policy in (*first, self.admit, self.pool, self.retain, self.clocks, self.recall):
-            if policy is not None and all(policy is not other for other in found):
-                found.append(policy)
-        return found
 
 
 @dataclass
@@ -223,7 +99,7 @@ class Simulation:
             raise InputError("workload: programs make their own arrivals; a closed loop cannot drive them")
         self.questions = Questions()
         self._arrays: dict[int, npt.NDArray[Any]] = {}
-        self.state = np.zeros(at.SCALARS, np.int64)
+        self.state: IntColumn = np.zeros(at.SCALARS, np.int64)
         self._hosts()
         self._jobs()
         self._lines()
@@ -278,8 +154,8 @@ class Simulation:
 
     def _hosts(self) -> None:
         fleet = self.replicas
-        self.hosts = self._own(at.A_HOST_INTS, np.zeros((len(fleet), at.HOST_INTS), np.int64))
-        self.clocks = self._own(at.A_HOST_FLOATS, np.zeros((len(fleet), at.HOST_FLOATS)))
+        self.hosts: IntColumn = self._own(at.A_HOST_INTS, np.zeros((len(fleet), at.HOST_INTS), np.int64))
+        self.clocks: FloatColumn = self._own(at.A_HOST_FLOATS, np.zeros((len(fleet), at.HOST_FLOATS)))
         for row, clock, replica in zip(self.hosts, self.clocks, fleet, strict=True):
             rules = replica.rules
             row[at.KV_BLOCKS] = row[at.FREE] = replica.kv_blocks
@@ -751,8 +627,8 @@ class Simulation:
 
     def _terms(self, place: Place, slot: int, count: int) -> bool:
         """Tell the kernel what a cost is made of. False: it must be asked for."""
-        plain = type(place).costs is Place.costs and all(name in _ROUTE_COLUMNS for name in place.terms)
-        terms = [[float(_ROUTE_COLUMNS[name]), weight] for name, weight in place.terms.items()] if plain else []
+        plain = type(place).costs is Place.costs and all(name in ROUTE_COLUMNS for name in place.terms)
+        terms = [[float(ROUTE_COLUMNS[name]), weight] for name, weight in place.terms.items()] if plain else []
         self._own(slot, np.array(terms or [[0.0, 0.0]]))
         self.state[count] = len(terms)
         return plain
@@ -813,7 +689,7 @@ class Simulation:
         """Columns of all hosts that do not depend on a request."""
         columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS}
         return Hosts(
-            {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES},
+            {name: HOST_VALUES[name](self) for name in reads if name in HOST_VALUES},
             columns.values(),
             rows=len(self.replicas),
         )
@@ -967,8 +843,8 @@ class Simulation:
         asked, view = self._views.get(id(route), (0, NO_COLUMNS))
         if asked % self.renewed == 0:
             names = [name for name in route.reads if name in LOADS]
-            view = {name: _HOST_VALUES[name](self) for name in names if name in _HOST_VALUES}
-            view |= {name: self._pair(_PAIR_COLUMNS[name], 0) for name in names if name in _PAIR_COLUMNS}
+            view = {name: HOST_VALUES[name](self) for name in names if name in HOST_VALUES}
+            view |= {name: self._pair(PAIR_COLUMNS[name], 0) for name in names if name in PAIR_COLUMNS}
         self._views[id(route)] = (asked + 1, view)
         return view
 
@@ -984,8 +860,8 @@ class Simulation:
 
     def host_values(self, reads: Sequence[str], job: int) -> dict[str, npt.NDArray[Any]]:
         """Columns of all hosts, those that depend on a request for this one."""
-        hosts = {name: _HOST_VALUES[name](self) for name in reads if name in _HOST_VALUES}
-        hosts |= {name: self._pair(_PAIR_COLUMNS[name], job) for name in reads if name in _PAIR_COLUMNS}
+        hosts = {name: HOST_VALUES[name](self) for name in reads if name in HOST_VALUES}
+        hosts |= {name: self._pair(PAIR_COLUMNS[name], job) for name in reads if name in PAIR_COLUMNS}
         if self.choice is not None:
             hosts |= {name: self.choice.column(name, job) for name in reads if name in CHOICE_COLUMNS}
         named = [name for name in reads if name in ADAPTER_COLUMNS]
@@ -1090,58 +966,3 @@ class _Plan:
 _HOOK_NAMES = ("on_arrival", "on_start", "on_preempt", "on_finish", "on_leave")
 _KEY_SLOTS = ((at.A_KEYS, at.KEY_WIDTH), (at.A_VICTIM_KEYS, at.VICTIM_WIDTH), (at.A_HOLD_KEYS, at.HOLD_KEY_WIDTH))
 _PROGRAM_COLUMNS = ("program_attained", "path_attained")
-_PAIR_COLUMNS = {
-    "prefill_tokens": at.COLUMN_PREFILL,
-    "active_tokens": at.COLUMN_ACTIVE,
-    "cached_tokens": at.COLUMN_CACHED,
-    "missing_tokens": at.COLUMN_MISSING,
-    "adapter_here": at.COLUMN_ADAPTER,
-    "resident": at.COLUMN_RESIDENT,
-}
-LOADS = {
-    *("queued", "running", "outstanding", "work", "outstanding_tokens", "kv_use", "free_blocks", "waiting_tokens"),
-    *("prefill_tokens", "active_tokens"),
-}
-_ROUTE_COLUMNS = {
-    "id": at.COLUMN_ID,
-    "decisions": at.COLUMN_DECISIONS,
-    "outstanding": at.COLUMN_OUTSTANDING,
-    "queued": at.COLUMN_QUEUED,
-    "running": at.COLUMN_RUNNING,
-    "work": at.COLUMN_WORK,
-    "outstanding_tokens": at.COLUMN_TOKENS,
-    **_PAIR_COLUMNS,
-}
-
-
-def _left(run: Simulation) -> tuple[FloatColumn, FloatColumn]:
-    """Tokens and seconds of work outstanding at each host."""
-    from rota.worlds.serving.kernels.outstanding import outstanding_work  # compiled only for a policy that is asked
-
-    tokens, seconds = np.zeros(len(run.replicas)), np.zeros(len(run.replicas))
-    outstanding_work(run.state, tokens, seconds)
-    return tokens, seconds
-
-
-_HOST_VALUES: dict[str, Callable[[Simulation], npt.NDArray[Any]]] = {
-    "id": lambda run: np.arange(len(run.replicas)),
-    "queued": lambda run: run.hosts[:, at.QUEUED_COUNT] + run.hosts[:, at.INBOX_COUNT],
-    "running": lambda run: run.hosts[:, at.RUNNING_COUNT],
-    "outstanding": lambda run: run.hosts[:, [at.QUEUED_COUNT, at.INBOX_COUNT, at.RUNNING_COUNT]].sum(axis=1),
-    "decisions": lambda run: run.hosts[:, at.DECISIONS_HERE],
-    "work": lambda run: _left(run)[1],
-    "outstanding_tokens": lambda run: _left(run)[0],
-    "kv_use": lambda run: 1.0 - run.hosts[:, at.FREE] / run.hosts[:, at.KV_BLOCKS],
-    "free_blocks": lambda run: run.hosts[:, at.FREE],
-    "block_tokens": lambda run: run.hosts[:, at.BLOCK_TOKENS],
-    "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
-    "up": lambda run: 1 - run.hosts[:, at.SHUT],
-    "urgent": lambda run: np.array([float(replica.urgent) for replica in run.replicas]),
-    "max_running": lambda run: run.hosts[:, at.MAX_RUNNING],
-    "price": lambda run: gpu_shares(run.replicas) * np.array([replica.price or 0.0 for replica in run.replicas]),
-    "held": lambda run: np.full(len(run.replicas), run.state[at.WAITING_AT_ROUTER]),
-    "prefill_rate": lambda run: run.clocks[:, at.PREFILL_RATE].copy(),
-    "speed": lambda run: np.array(
-        [run.replicas[0].decode_rate / replica.decode_rate if replica.decode_rate else 1.0 for replica in run.replicas]
-    ),
-}

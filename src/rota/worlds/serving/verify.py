@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.worlds.serving.model import Workload
-from rota.worlds.serving.simulate import Replica
+from rota.worlds.serving.replica import Replica
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Mask = npt.NDArray[np.bool_]

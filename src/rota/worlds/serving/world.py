@@ -6,29 +6,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from rota.kernel.decisions import Order, Place
 from rota.kernel.errors import BrokenRunError, InputError
 from rota.kernel.streams import exponential, generator
-from rota.kernel.tables import Column
 from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
-from rota.worlds.serving.adapters import AdapterRoom, apply_adapters
+from rota.worlds.serving.adapters import apply_adapters
 from rota.worlds.serving.admission import Admit
+from rota.worlds.serving.applies import why_not
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
 from rota.worlds.serving.asked_models import apply_models
-from rota.worlds.serving.batching import RESERVE_CHUNK, UNLIMITED, Batcher, BatchRules, Engine
-from rota.worlds.serving.caching import Index, Tier
+from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.build import build_replica, choice, energy, plan, visible_output
+from rota.worlds.serving.caching import Index
 from rota.worlds.serving.classes import apply_classes, describe_class
-from rota.worlds.serving.energy import Clocks, EnergyPlan
-from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling, random_outages
+from rota.worlds.serving.energy import Clocks
+from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
-from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
@@ -46,18 +45,15 @@ from rota.worlds.serving.policies import (
     SERVING_ORDERS,
 )
 from rota.worlds.serving.pools import Pools
-from rota.worlds.serving.power_model import CAP, CLOCK, GpuPower, row_of
 from rota.worlds.serving.programs import draw_programs, read_programs
-from rota.worlds.serving.quality import Choice, draw_quality
 from rota.worlds.serving.read import read_trace
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.retain import Retain
 from rota.worlds.serving.semantic import Recall, apply_topics, draw_similarity
-from rota.worlds.serving.settings import Case, Group, PrefixCaching, kv_blocks, load
-from rota.worlds.serving.simulate import Replica, Roles, Simulation
-from rota.worlds.serving.speculative import Speculative
-from rota.worlds.serving.speculative import resolve as resolve_speculative
-from rota.worlds.serving.timing import Timing, build
-from rota.worlds.serving.timing import features as f
+from rota.worlds.serving.settings import Case, Group, kv_blocks, load
+from rota.worlds.serving.simulate import Simulation
+from rota.worlds.serving.timing import Timing
+from rota.worlds.serving.timing import build as build_timing
 from rota.worlds.serving.verify import verify
 
 DEFAULTS = {"batch": "vllm_v1", "order": "fcfs", "route": "least_outstanding", "hold": "fcfs"}
@@ -119,34 +115,7 @@ class Serving:
             raise InputError(
                 f"policy {policy.get('name', 'policy')}, retain: no replica has a prefix cache; set prefix_caching in a group of the fleet"
             )
-        reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
-        reason = reason or _no_topics(case, roles)
-        if reason is not None:
-            return reason
-        if roles.clocks is not None and case.power is None:
-            return "it sets clocks, and the scenario accounts for no power: add the section power: {}"
-        if roles.pool is not None and roles.pool.mirrored < np.inf and any(g.prefix_caching for g in case.fleet):
-            return "it keeps copies of KV, which is not modelled beside a prefix cache: set prefix_caching: false"
-        hidden = case.information.output_tokens == "hidden"
-        batcher = self._batcher(policy, folder)
-        if hidden and batcher.foresees:
-            return "it works with predicted answers, which are hidden: set information.output_tokens, for example to {bucket: {k: 10, accuracy: 0.8}}"
-        if batcher.packs and policy.get("order", "fcfs") != "fcfs":
-            return "its batcher says itself who goes first: leave the order out"
-        if not batcher.displaces and roles.order.preemptive:
-            return "its order displaces requests, which its batcher does not do"
-        for member in roles.policies():
-            reads = {*member.reads, *getattr(member, "reads_job", ())}
-            blind = sorted(reads & {"size", "remaining", "output_tokens"})
-            if hidden and blind:
-                return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{noisy: {{sigma: 0.5}}}}"
-            group = sorted(name for name in reads if name.startswith(("program", "path_")))
-            if group and case.workload.programs is None and case.workload.format != "programs":
-                return f"it reads {group[0]}, and the workload has no programs"
-            reason = member.supports(self.name)
-            if reason is not None:
-                return reason
-        return None
+        return why_not(case, policy, roles, replicas, self._batcher(policy, folder))
 
     def workload(self, case: Case, seed: int) -> Workload:
         """The requests of a seed: the same for every policy."""
@@ -239,10 +208,10 @@ class Serving:
             quality,
             think=think,
             concurrency=concurrency,
-            plan=replace(_plan(case, seed), energy=_energy(case)),
+            plan=replace(plan(case, seed), energy=energy(case)),
             seed=seed,
             similarity=draw_similarity(workload, case.topics, seed) if case.topics else None,
-            choice=_choice(case, workload, [replica.model for replica in fleet], visible, seed),
+            choice=choice(case, workload, [replica.model for replica in fleet], visible, seed),
             index=Index(case.index.kind, case.index.delay, case.index.blocks),
             renewed=case.information.hosts.every,
         )
@@ -297,15 +266,10 @@ class Serving:
     def _timing(self, case: Case, group: Group) -> Timing:
         key = f"{case.folder}: {group}"
         if key not in self._timings:
-            self._timings[key] = build(
+            self._timings[key] = build_timing(
                 group.timing, catalogue.model(group.model), catalogue.gpu(group.gpu), group.tp, case.folder
             )
         return self._timings[key]
-
-    def _speculative(self, case: Case, group: Group) -> Speculative | None:
-        if group.speculative is None:
-            return None
-        return resolve_speculative(group.speculative, catalogue.gpu(group.gpu), group.tp, case.folder)
 
     def _roles(self, policy: Mapping[str, Any], folder: Path) -> Roles:
         name = policy.get("name", "policy")
@@ -347,184 +311,11 @@ class Serving:
     def _fleet(self, case: Case, policy: Mapping[str, Any], folder: Path) -> list[Replica]:
         """Every replica of the fleet under a policy's batcher; each run has its own count of extrapolations."""
         batcher, replicas = self._batcher(policy, folder), []
+        where = f"policy {policy.get('name', 'policy')}, batch"
         for group, places in zip(case.fleet, seats(case.nodes, case.fleet), strict=True):
-            model, gpu, timing = catalogue.model(group.model), catalogue.gpu(group.gpu), self._timing(case, group)
-            blocks, context = kv_blocks(group, model, gpu), group.context or model.context
-            prefill, decode = work_rates(timing)
-            timing = replace(timing, parameters=timing.parameters.copy())
-            timing.parameters[0] = 0.0
-            engine = Engine(
-                blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context, model.layers, timing
-            )
-            rules, caching = batcher.rules(engine), _caching(group)
-            if caching.tiers:
-                _check_tiers(rules, f"policy {policy.get('name', 'policy')}, batch")
-            replica = Replica(
-                label=f"{group.model} on {group.tp} x {group.gpu}",
-                kv_blocks=blocks,
-                block_tokens=group.block_tokens,
-                max_running=group.max_running,
-                context_limit=context,
-                rules=rules,
-                timing=timing,
-                prefix_caching=bool(group.prefix_caching),
-                eviction=caching.eviction,
-                tiers=tuple(Tier(each.blocks, each.bandwidth, each.latency, each.compress) for each in caching.tiers),
-                max_outstanding=group.max_outstanding or UNLIMITED,
-                prefill_rate=prefill,
-                decode_rate=decode,
-                role=group.role,
-                urgent=group.priority == "high",
-                gpus=group.tp,
-                gang=timing.ranks,
-                swap_blocks=group.swap.blocks if group.swap else 0,
-                swap_bandwidth=group.swap.bandwidth if group.swap else 0.0,
-                swap_blocking=not (group.swap and group.swap.asynchronous),
-                swap_per_copy=group.swap.per_copy if group.swap else 0.0,
-                swap_group=group.swap.group_blocks if group.swap else 1,
-                swap_compress=group.swap.compress if group.swap else 1.0,
-                swap_reuse=group.swap is not None and group.swap.reuse,
-                price=gpu.price or None if group.price is None else group.price,
-                kv_bytes=catalogue.kv_bytes_per_token(model),  # once, however many GPUs keep copies
-                speculative=self._speculative(case, group),
-                model=group.model,
-                adapters=AdapterRoom(group.adapters.slots, group.adapters.seconds) if group.adapters else None,
-            )
+            replica = build_replica(group, batcher, self._timing(case, group), case.folder, where)
             replicas += [replica if seat is None else replace(replica, seat=seat) for seat in places]
         return replicas
-
-
-def _no_adapters(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
-    """Why adapters cannot be loaded under a policy; None: they can, or there are none."""
-    if not any(group.adapters for group in case.fleet):
-        return None
-    if not all(replica.rules.chunked and replica.rules.mixed for replica in replicas):
-        return "it cannot load adapters while others run: prompts must be cut and mixed with decodes, as vllm_v1 and sarathi do"
-    if roles.migrate is not None or any(replica.role != "mixed" for replica in replicas):
-        return "adapters do not move between replicas: no migration, and no prefill and decode apart"
-    return None
-
-
-def _no_moves(replicas: Sequence[Replica], roles: Roles) -> str | None:
-    """Why requests cannot move between the replicas of a fleet under a policy that moves them."""
-    moving = roles.migrate is not None or any(replica.role != "mixed" for replica in replicas)
-    if moving and len({replica.model for replica in replicas}) > 1:
-        return "the fleet has several models, and the KV of one is of no use to another: no migration, and no prefill and decode apart"
-    if roles.scale is not None and any(replica.seat is not None for replica in replicas):
-        return "replicas that share a machine are not scaled"
-    return None
-
-
-def _no_prices(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
-    """What a policy asks for and the scenario does not say: qualities, prices."""
-    reads = {name for member in roles.policies() for name in member.reads}
-    if "quality" in reads and case.quality is None:
-        return "it reads quality: give the section quality: {models: {NAME: MEAN}}"
-    if "dollars" in reads and not case.prices:
-        return "it reads dollars: give the section token_prices: {NAME: {input: DOLLARS, output: DOLLARS}}"
-    unpriced = [replica.label for replica in replicas if replica.price is None]
-    if "price" in reads and unpriced:
-        return f"it reads price, and {unpriced[0]} has none: give its group price: DOLLARS a GPU hour"
-    return None
-
-
-def _no_topics(case: Case, roles: Roles) -> str | None:
-    """Why no answer can be recalled in a scenario; None: it can, or nobody asks."""
-    if roles.recall is None:
-        return None
-    if case.workload.programs is not None or case.workload.format == "programs":
-        return "the calls of programs are not recalled: what follows them depends on the answer"
-    return None if case.topics else "it recalls answers: give the section categories: {NAME: {topics: 1000}}"
-
-
-def _choice(
-    case: Case, workload: Workload, models: Sequence[str], visible: np.ndarray[Any, Any] | None, seed: int
-) -> Choice | None:
-    """Qualities and token prices, where the scenario has them."""
-    if case.quality is None and not case.prices:
-        return None
-    known = case.quality
-    quality = None if known is None else draw_quality(known, models, len(workload), case.folder, seed)
-    return Choice(quality, case.prices, models, workload.prompt_tokens, visible)
-
-
-def _caching(group: Group) -> PrefixCaching:
-    return group.prefix_caching if isinstance(group.prefix_caching, PrefixCaching) else PrefixCaching()
-
-
-def _check_tiers(rules: BatchRules, where: str) -> None:
-    """A prompt that waits for its blocks goes on in the middle of a batch, chunk by chunk."""
-    if not (rules.chunked and rules.mixed and rules.reserve == RESERVE_CHUNK):
-        raise InputError(
-            f"{where}: tiers of the prefix cache need a batcher that cuts prompts, mixes them with decodes and gives blocks chunk by chunk: vllm_v1"
-        )
-
-
-def _plan(case: Case, seed: int) -> Plan:
-    """What happens to the fleet, and its network."""
-    failures, link = case.failures, Link(*msgspec.structs.astuple(case.links))
-    section = case.scaling
-    scaling = Scaling(section.least, section.most or case.replicas, section.first, section.start_seconds)
-    if failures is None:
-        return Plan(link, scaling=scaling)
-    if failures.mean_between is not None:
-        times = failures.mean_between, failures.mean_repair, failures.restart
-        return Plan(
-            link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)], scaling=scaling
-        )
-    lines: dict[int, list[Outage]] = {}
-    for each in sorted(failures.outages, key=lambda each: each.start):
-        factor = np.inf if each.slower is None else each.slower
-        lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
-    return Plan(link, outages=[iter(line) for line in lines.values()], scaling=scaling)
-
-
-def _energy(case: Case) -> EnergyPlan | None:
-    """What is known of the power of the fleet, where the scenario asks for it."""
-    section = case.power
-    if section is None:
-        return None
-    named = {name: getattr(section, name) for name in ("idle", "busy", "memory", "compute")}
-    power = GpuPower(**{name: value for name, value in named.items() if value is not None})
-    rows, urgent = [], []
-    for group in case.fleet:
-        model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
-        row = row_of(model, gpu, group.tp, power, section.other)
-        row[CLOCK] = section.clock
-        row[CAP] = np.inf if section.board_cap is None else group.tp * (section.board_cap + section.other)
-        rows += [row] * group.count
-        urgent += [group.priority == "high"] * group.count
-    return EnergyPlan(np.array(rows), np.array(urgent), section.cap or np.inf, section.telemetry)
-
-
-def work_rates(timing: Timing) -> tuple[float, float]:
-    """Seconds of a replica's time for a prompt token and for an output token: the unit of `size`, `attained` and `work`.
-
-    A prompt token costs what it costs in a chunk of 1,024; an output token its share of a batch of 32 with 1,024 tokens of context each.
-    """
-    prefill = np.zeros(f.WIDTH)
-    prefill[[f.PREFILL_TOKENS, f.PREFILL_REQUESTS, f.PREFILL_SQUARES, f.PREFILL_PAIRS, f.SAMPLES]] = (
-        1024,
-        1,
-        1024**2,
-        1024 * 512.5,
-        1,
-    )
-    decode = np.zeros(f.WIDTH)
-    decode[[f.DECODES, f.DECODE_CONTEXT, f.DECODE_MAX, f.DECODE_MIN, f.SAMPLES]] = 32, 32 * 1024, 1024, 1024, 32
-    return timing.seconds(prefill) / 1024, timing.seconds(decode) / 32
-
-
-def visible_output(
-    case: Case, workload: Workload, seed: int
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]] | None, Column]:
-    """What policies may know of the output lengths, and how good that is. Predictions are keyed by request."""
-    if case.information.output_tokens == "hidden":
-        return None, Column("output_tokens", "tokens", quality="hidden")
-    true, predictor = workload.output_tokens.astype(np.float64), case.information.predictor()
-    if predictor is None:
-        return true, Column("output_tokens", "tokens")
-    return predictor.predict(true, seed), Column("output_tokens", "tokens", quality="estimated", by=predictor.by)
 
 
 def _information(case: Case) -> str:
