@@ -166,6 +166,7 @@ from rota.worlds.serving.kernels.layout import (
     SELF,
     SLOWNESS,
     SOURCE,
+    SPARE,
     STAGE,
     STALL,
     STATE,
@@ -354,6 +355,22 @@ def cut_chunks(state, r):
 
 
 @compiler.inner
+def lacks(state, r, need):
+    """Whether what runs lacks blocks. With SPARE decoders ask in order of arrival, and the last, too, must find a free one, even if it needs none."""
+    host = host_ints(state)[r]
+    if need != host[FREE] or not host[SPARE] or host[DECODES] < 2:  # one alone could never go on in a full cache
+        return need > host[FREE]
+    job, arrival = job_ints(state), job_floats(state)[ARRIVAL]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    last = -1
+    for position in range(host[RUNNING_COUNT]):
+        j = running[position]
+        if job[STATE, j] == DECODING and (last < 0 or (arrival[last], last) < (arrival[j], j)):
+            last = j
+    return last >= 0 and context(job, host, last) % host[BLOCK_TOKENS] != 0
+
+
+@compiler.inner
 def grow(state, r):
     """Let everything that runs have its blocks for this iteration; displace jobs until they fit. Returns how many were displaced.
 
@@ -362,7 +379,7 @@ def grow(state, r):
     job, host = job_ints(state), host_ints(state)[r]
     displaced = 0
     need = cut_chunks(state, r)
-    while need > host[FREE]:
+    while lacks(state, r, need):
         if host[PINS]:
             call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
             continue
@@ -701,7 +718,7 @@ def keep_step(state, r):
 def short(state, r):
     """Whether what runs needs more blocks than are free."""
     host = host_ints(state)[r]
-    return host[RUNNING_COUNT] > 0 and cut_chunks(state, r) > host[FREE]
+    return host[RUNNING_COUNT] > 0 and lacks(state, r, cut_chunks(state, r))
 
 
 @compiler.inner
