@@ -158,8 +158,8 @@ def _own_workload(own: "pl.DataFrame") -> tuple[Workload, float, float]:
     cached = own["cached_tokens"].fill_null(0).to_numpy()
     prompt = np.maximum(own["prompt_tokens"].to_numpy() - cached, 1)
     work = make_workload((sent - sent.min())[order], prompt[order], own["output_tokens"].to_numpy()[order])
-    first = float((own["first_token"] - own["dispatched"]).mean())  # type: ignore[arg-type]
-    decode = float((own["finish"] - own["first_token"]).mean())  # type: ignore[arg-type]
+    first = float((own["first_token"] - own["dispatched"]).drop_nulls().to_numpy().mean())
+    decode = float((own["finish"] - own["first_token"]).drop_nulls().to_numpy().mean())
     return work, first, decode
 
 
