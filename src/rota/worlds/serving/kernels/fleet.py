@@ -89,6 +89,7 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 from rota.worlds.serving.kernels.moves import kick, note, release_source
 from rota.worlds.serving.kernels.outstanding import nothing_waits, uncount
@@ -188,8 +189,9 @@ def could_take(state, r, j):
 
 
 @compiler.njit
-def pair_column(state, column, j, out):
+def pair_column(vector, column, j, out):
     """A host column that depends on the job, a value a host."""
+    state = uncounted(vector)
     for r in range(state[HOSTS]):
         out[r] = host_column(state, column, j, r)
 

@@ -27,6 +27,7 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 
 # Columns that change while a job is in the system; the others are looked up in a table of fixed columns.
@@ -34,8 +35,9 @@ CACHED_HERE, ATTAINED, REMAINING, GENERATED_TOKENS, PREFILLED_TOKENS, RUNNING_NO
 
 
 @compiler.njit
-def gather(state, codes, fixed, count, out):
+def gather(vector, codes, fixed, count, out):
     """Fill ``out[c, i]`` with column ``codes[c]`` of the i-th job in question; codes from 0 on are rows of `fixed`."""
+    state = uncounted(vector)
     job, seconds = job_ints(state), job_floats(state)
     hosts, clocks = host_ints(state), host_floats(state)
     rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]

@@ -29,6 +29,7 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 
 
@@ -96,8 +97,9 @@ def work_left(state, r):
 
 
 @compiler.njit
-def outstanding_work(state, tokens, seconds):
+def outstanding_work(vector, tokens, seconds):
     """Fill for each host the tokens that it has still to do, and the seconds of work that these are."""
+    state = uncounted(vector)
     for r in range(state[HOSTS]):
         prompt, answer = left(state, r)
         tokens[r] = prompt + answer
