@@ -2,7 +2,8 @@
 
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.cache_layout import AFTER, BEFORE, COUNT, LIMIT, NAME, NEWEST, OLDEST, VACANT
-from rota.worlds.serving.kernels.names import NOBODY, find, forget
+from rota.worlds.serving.kernels.hashing import find, forget
+from rota.worlds.serving.kernels.names import NOBODY
 
 
 @compiler.inner
