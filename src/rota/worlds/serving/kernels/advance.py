@@ -11,7 +11,8 @@ from numba import carray
 from rota.kernel.compile import call_entry, floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
-from rota.worlds.serving.kernels.batch import ASK, blocks_for
+from rota.worlds.serving.kernels.admit import ASK
+from rota.worlds.serving.kernels.holding import blocks_for
 from rota.worlds.serving.kernels.inside import PROMPTS_RUN, STREAMED, inside
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,

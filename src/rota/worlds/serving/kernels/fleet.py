@@ -3,9 +3,10 @@
 from rota.kernel.compile import call_entry, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
+from rota.worlds.serving.kernels.admit import fits
 from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, outstanding, place, possible
-from rota.worlds.serving.kernels.batch import blocks_for, fits, is_fresh, leave_prefills, release, reserve
 from rota.worlds.serving.kernels.decoders import drop, generated, stop_running
+from rota.worlds.serving.kernels.holding import blocks_for, is_fresh, leave_prefills, release, reserve
 from rota.worlds.serving.kernels.layout import (
     A_DECODE_TERMS,
     A_QUEUE,

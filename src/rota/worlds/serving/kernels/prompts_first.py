@@ -5,8 +5,10 @@ The decoders of a host are counted, not visited (see `decoders`); only those tha
 
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.batch import ASK, admit, ask, batched, begin, blocks_for, grow, is_fresh, short, start
+from rota.worlds.serving.kernels.admit import ASK, admit
+from rota.worlds.serving.kernels.batch import ask, batched, begin, grow, short, start
 from rota.worlds.serving.kernels.decoders import context, drop, join
+from rota.worlds.serving.kernels.holding import blocks_for, is_fresh
 from rota.worlds.serving.kernels.layout import (
     A_QUEUE,
     A_RUNNING,
