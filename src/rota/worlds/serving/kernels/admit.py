@@ -94,10 +94,7 @@ def admit(state, r, budget):
 @compiler.inner
 def admit_waiting(state, r, budget):
     """Admit waiting jobs in their order while slots, tokens and blocks last. Returns STARTED, or ASK + the kind of keys it needs first."""
-    job, seconds = job_ints(state), job_floats(state)
-    host, clock = host_ints(state)[r], host_floats(state)[r]
-    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
-    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
     waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
     count, longest = chunks(state, r)  # of those admitted before a policy was asked again
     adapters = state[ADAPTER_ENTRY]
@@ -114,89 +111,135 @@ def admit_waiting(state, r, budget):
         if adapters and not call_entry(adapters, state[SELF], r, j, 0, 0):
             remove(state, r, position)
             continue
-        moved = (
-            job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
-        )  # computed, and not here: it needs blocks and a slot, and no tokens
+        moved = is_elsewhere(job, j)
         found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] and not moved else 0
         hits, here, idle_hits = found >> 42, (found >> 21) & 0x1FFFFF, found & 0x1FFFFF
         todo = 0 if moved else job[TARGET, j] - hits * host[BLOCK_TOKENS]
         chunk = min(todo, budget) if host[CHUNKED] else todo
-        if moved:
-            pass
-        elif host[PADDED]:
-            # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
-            if count > 0 and (count + 1) * max(longest, chunk) > host[BUDGET]:
-                break
-        elif chunk > budget and (count > 0 or (host[DECODES] > 0 and not host[PROMPTS_FIRST])):
+        if not moved and not within_budget(host, chunk, budget, count, longest):
             break
         if full or not fits(state, r, j, chunk, hits, here, idle_hits) or not may_begin(state, r, j):
-            if host[PINS] and not full and (state[PINS_YIELD] or host[RUNNING_COUNT] == 0):
-                call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
-                continue
-            if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
-                if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
-                    return ASK + KIND_VICTIM
-                worst = last_running(state, r)
-                if worst >= 0 and before(order_keys(state), seconds[ARRIVAL], j, worst):
-                    # Its tokens of this iteration go back into the budget.
-                    budget += host[MIXED] if job[STATE, worst] == DECODING else job[CHUNK, worst]
-                    preempt(state, r, worst)
-                    count, longest = chunks(state, r)
-                    continue
-            break
+            code, tokens = make_way(state, r, j, full)
+            if code >= ASK:
+                return code
+            if code == IDLE:
+                break
+            budget += tokens
+            count, longest = chunks(state, r)
+            continue
         remove(state, r, position)
         wait_no_more(state, r, j)
-        loading = call_entry(adapters, state[SELF], r, j, 1, 0) if adapters else 0
-        if loading and not moved:
-            chunk = 0
-        if host[PREFIX]:
-            call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
-        if host[PREFIX] and not moved:
-            host[LOOKED_TOKENS] += job[TARGET, j]
-            host[HIT_TOKENS] += hits * host[BLOCK_TOKENS]
-            if np.isnan(seconds[SCHEDULED, j]):
-                job[CACHED, j] = hits * host[BLOCK_TOKENS]
-                job[LOADED, j] = (hits - here) * host[BLOCK_TOKENS]
-        running[host[RUNNING_COUNT]] = j
-        host[RUNNING_COUNT] += 1
-        if moved:
-            reserve(state, r, j, max(host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0, job[TARGET, j]))
-            job[STATE, j] = MOVING
-            note(state, STOP_MOVE, j)
-            emit(state, E_START, j, r, clock[NOW])
-            if state[PICK]:
-                state[ANSWERED] &= ~(1 << KIND_ORDER)
-            continue
-        if here < hits:
-            await_loads(state, r, j)
-            continue
-        job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
-        job[CHUNK, j] = chunk
-        job[STATE, j] = PREFILLING
-        if host[RESERVE] == RESERVE_CHUNK:
-            reserve(state, r, j, job[COMPUTED, j] + chunk)
-        elif host[RESERVE] == RESERVE_FIXED:
-            reserve(state, r, j, max(host[RESERVE_TOKENS], job[TARGET, j]))
-        else:
-            reserve(state, r, j, job[TARGET, j])
-        if np.isnan(seconds[SCHEDULED, j]):
-            seconds[SCHEDULED, j] = clock[NOW]
-        if loading:
-            job[STATE, j] = MOVING
-            note(state, STOP_LOAD, j)
-            emit(state, E_START, j, r, clock[NOW])
-            if state[PICK]:
-                state[ANSWERED] &= ~(1 << KIND_ORDER)
-            continue
-        prefills[host[PREFILL_COUNT]] = j
-        host[PREFILL_COUNT] += 1
-        budget -= chunk
-        count += 1
-        longest = max(longest, chunk)
+        chunk = let_begin(state, r, j, chunk, hits, here)
+        if chunk > 0:
+            budget -= chunk
+            count += 1
+            longest = max(longest, chunk)
         emit(state, E_START, j, r, clock[NOW])
         if state[PICK]:
             state[ANSWERED] &= ~(1 << KIND_ORDER)
     return STARTED
+
+
+@compiler.inner
+def is_elsewhere(job, j):
+    """Whether a job's KV is computed and not here: then it needs blocks and a slot, and no tokens."""
+    return job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
+
+
+@compiler.inner
+def within_budget(host, chunk, budget, count, longest):
+    """Whether a prompt's tokens go into the iteration, beside `count` other prompts, the longest of which has so many."""
+    if host[PADDED]:
+        # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
+        return count == 0 or (count + 1) * max(longest, chunk) <= host[BUDGET]
+    return chunk <= budget or (count == 0 and (host[DECODES] == 0 or host[PROMPTS_FIRST] != 0))
+
+
+@compiler.inner
+def make_way(state, r, j, full):
+    """Something makes way for a job that does not fit: KV that is only kept, or a running job that goes after it.
+
+    Returns STARTED and the tokens of this iteration that this gives back, IDLE: nothing does, or ASK + the kind of keys that are needed first.
+    """
+    job, host = job_ints(state), host_ints(state)[r]
+    if host[PINS] and not full and (state[PINS_YIELD] or host[RUNNING_COUNT] == 0):
+        call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
+        return STARTED, 0
+    if not state[PREEMPTIVE] or host[RUNNING_COUNT] == 0:
+        return IDLE, 0
+    if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
+        return ASK + KIND_VICTIM, 0
+    worst = last_running(state, r)
+    if worst < 0 or not before(order_keys(state), job_floats(state)[ARRIVAL], j, worst):
+        return IDLE, 0
+    tokens = host[MIXED] if job[STATE, worst] == DECODING else job[CHUNK, worst]
+    preempt(state, r, worst)
+    return STARTED, tokens
+
+
+@compiler.inner
+def let_begin(state, r, j, chunk, hits, here):
+    """A job gets its place in the batch, and its blocks. Returns its tokens in this iteration; 0: its KV or its adapter has to come first."""
+    job, seconds = job_ints(state), job_floats(state)
+    host, clock = host_ints(state)[r], host_floats(state)[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    moved = is_elsewhere(job, j)
+    adapters = state[ADAPTER_ENTRY]
+    loading = call_entry(adapters, state[SELF], r, j, 1, 0) if adapters else 0
+    if host[PREFIX]:
+        call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
+        if not moved:
+            count_hits(state, r, j, hits, here)
+    running[host[RUNNING_COUNT]] = j
+    host[RUNNING_COUNT] += 1
+    if moved:
+        reserve(state, r, j, max(host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0, job[TARGET, j]))
+        job[STATE, j] = MOVING
+        note(state, STOP_MOVE, j)
+        return 0
+    if np.isnan(seconds[SCHEDULED, j]):
+        seconds[SCHEDULED, j] = clock[NOW]
+    if (
+        here < hits
+    ):  # it waits, with its blocks and its slot, until the beginning of its prompt has come from a lower tier; the others go on
+        job[STATE, j], job[CHUNK, j] = LOADING, 0
+        host[LOADS] += 1
+        return 0
+    chunk = 0 if loading else chunk
+    job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
+    job[CHUNK, j] = chunk
+    job[STATE, j] = PREFILLING
+    set_aside(state, r, j)
+    if loading:
+        job[STATE, j] = MOVING
+        note(state, STOP_LOAD, j)
+        return 0
+    ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r, host[PREFILL_COUNT]] = j
+    host[PREFILL_COUNT] += 1
+    return chunk
+
+
+@compiler.inner
+def count_hits(state, r, j, hits, here):
+    """What a job has found in the cache and below counts for its host, and when it begins for the first time for itself."""
+    job, host = job_ints(state), host_ints(state)[r]
+    host[LOOKED_TOKENS] += job[TARGET, j]
+    host[HIT_TOKENS] += hits * host[BLOCK_TOKENS]
+    if np.isnan(job_floats(state)[SCHEDULED, j]):
+        job[CACHED, j] = hits * host[BLOCK_TOKENS]
+        job[LOADED, j] = (hits - here) * host[BLOCK_TOKENS]
+
+
+@compiler.inner
+def set_aside(state, r, j):
+    """The blocks that a job's batcher gives it when it begins: for its first tokens, a fixed number, or for all that it computes."""
+    job, host = job_ints(state), host_ints(state)[r]
+    if host[RESERVE] == RESERVE_CHUNK:
+        reserve(state, r, j, job[COMPUTED, j] + job[CHUNK, j])
+    elif host[RESERVE] == RESERVE_FIXED:
+        reserve(state, r, j, max(host[RESERVE_TOKENS], job[TARGET, j]))
+    else:
+        reserve(state, r, j, job[TARGET, j])
 
 
 @compiler.inner
@@ -239,17 +282,3 @@ def chunks(state, r):
             count += 1
             longest = max(longest, job[CHUNK, prefills[position]])
     return count, longest
-
-
-@compiler.inner
-def await_loads(state, r, j):
-    """An admitted job waits, with its blocks and its slot, until the beginning of its prompt has come from a lower tier; the others go on."""
-    job, seconds = job_ints(state), job_floats(state)
-    host, clock = host_ints(state)[r], host_floats(state)[r]
-    job[STATE, j], job[CHUNK, j] = LOADING, 0
-    host[LOADS] += 1
-    if np.isnan(seconds[SCHEDULED, j]):
-        seconds[SCHEDULED, j] = clock[NOW]
-    emit(state, E_START, j, r, clock[NOW])
-    if state[PICK]:
-        state[ANSWERED] &= ~(1 << KIND_ORDER)

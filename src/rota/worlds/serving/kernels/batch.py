@@ -10,7 +10,7 @@ from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
 from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED, admit
-from rota.worlds.serving.kernels.decoders import drop, join, stop_running
+from rota.worlds.serving.kernels.decoders import drop, join, join_those, stop_running
 from rota.worlds.serving.kernels.holding import blocks_for, held, last_running, preempt, release, reserve
 from rota.worlds.serving.kernels.inside import (
     ACCEPT_ENTRY,
@@ -154,7 +154,7 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
-from rota.worlds.serving.kernels.moves import join_landed, note, park
+from rota.worlds.serving.kernels.moves import note, park
 from rota.worlds.serving.kernels.queue import push
 
 
@@ -384,7 +384,7 @@ def begin(state, r):
         note(state, STOP_COLD, r)
         return IDLE
     if host[LANDINGS]:
-        join_landed(state, r)
+        join_those(state, r, LANDED, LANDINGS)
     if host[LOADS]:
         call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)
     if host[STAGE] == 0:

@@ -52,6 +52,7 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
+from rota.worlds.serving.kernels.line import hook, unhook
 from rota.worlds.serving.kernels.names import NOBODY, name_of, names_of
 from rota.worlds.serving.kernels.pages import block_named, give_name, pages_of, take_name
 from rota.worlds.serving.kernels.tiers import load, sink, tier_of
@@ -94,15 +95,7 @@ def cached_blocks(state, r, j):
 @compiler.inner
 def unlink(host, fields, b):
     """Take a block out of the queue of free blocks."""
-    before, after = fields[b, PREVIOUS], fields[b, NEXT]
-    if before == NOBODY:
-        host[FREE_HEAD] = after
-    else:
-        fields[before, NEXT] = after
-    if after == NOBODY:
-        host[FREE_TAIL] = before
-    else:
-        fields[after, PREVIOUS] = before
+    unhook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
     host[FREE] -= 1
 
 
@@ -128,13 +121,7 @@ def let_go(state, r, host, fields, b):
     if host[EVICTION] and fields[b, HASH] != NOBODY:
         rest(state, r, b)
         return
-    tail = host[FREE_TAIL]
-    fields[b, PREVIOUS], fields[b, NEXT] = tail, NOBODY
-    if tail == NOBODY:
-        host[FREE_HEAD] = b
-    else:
-        fields[tail, NEXT] = b
-    host[FREE_TAIL] = b
+    hook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
 
 
 @compiler.inner
