@@ -93,7 +93,7 @@ from rota.worlds.serving.kernels.layout import (
     uncounted,
 )
 from rota.worlds.serving.kernels.moves import kick, note, release_source
-from rota.worlds.serving.kernels.outstanding import nothing_waits, uncount
+from rota.worlds.serving.kernels.outstanding import lose, nothing_waits, uncount
 from rota.worlds.serving.kernels.queue import push, set_count
 
 
@@ -222,7 +222,8 @@ def restart(state, j, r, now):
     """A job has lost its KV: prompt and what was generated must be computed again, wherever the router sends it."""
     job = job_ints(state)
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
-    job[COMPUTED, j] = job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
+    lose(job, j)
+    job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
     if r >= 0:
         host_ints(state)[r, SWAP_ROOM] += job[SWAPPED, j] + job[COPIED, j]
     job[SWAPPED, j] = job[COPIED, j] = 0

@@ -21,6 +21,7 @@ from rota.worlds.serving.kernels.layout import (
     QUEUED,
     RUNNING_ROOM,
     SELF,
+    SERVED,
     SIZE,
     STATE,
     host_floats,
@@ -66,7 +67,8 @@ def gather(vector, codes, fixed, count, out):
             elif code == PREEMPTED:
                 out[c, i] = job[PREEMPTIONS, j]
             elif code == ATTAINED:
-                out[c, i] = clocks[r, PREFILL_RATE] * prefilled + clocks[r, DECODE_RATE] * tokens
+                served = max(prefilled, job[SERVED, j])  # what is computed again is no new service
+                out[c, i] = clocks[r, PREFILL_RATE] * served + clocks[r, DECODE_RATE] * tokens
             else:
                 answer = max(0.0, seconds[SIZE, j] - tokens)
                 out[c, i] = clocks[r, PREFILL_RATE] * (job[PROMPT, j] - prefilled) + clocks[r, DECODE_RATE] * answer

@@ -64,7 +64,7 @@ from rota.worlds.serving.kernels.layout import (
     job_floats,
     job_ints,
 )
-from rota.worlds.serving.kernels.outstanding import wait
+from rota.worlds.serving.kernels.outstanding import lose, wait
 from rota.worlds.serving.kernels.queue import before, order_keys, push
 
 
@@ -167,9 +167,9 @@ def preempt(state, r, j):
         leave_prefills(state, r, j)
     if host[LOADS]:
         call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)
+    lose(job, j)
     job[STATE, j] = QUEUED
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
-    job[COMPUTED, j] = 0
     if decoding and host[SWAP_ROOM] > 0:
         swap_out(state, r, j)
     job[CHUNK, j] = 0

@@ -40,8 +40,9 @@ DISPLACED_AT_MOST = 100_000  # and a hundred times the jobs
 (
     PROMPT, OUTPUT, TARGET, COMPUTED, GENERATED, JOINED, BASE, ENDS, HELD_BLOCKS, HOST, STATE, PREEMPTIONS, CACHED,
     CHUNK, SLOT, REGISTERED, NEXT_IN_BOX, SOURCE, SOURCE_SLOT, SOURCE_HELD, SOURCE_REGISTERED, WATCHED, RESTARTS,
-    SWAPPED, GOES_TO, WAS_PAUSED, ADMITTED, LOADED, PINNED, COPIED, JOB_INTS,
-) = range(31)  # fmt: skip
+    SWAPPED, GOES_TO, WAS_PAUSED, ADMITTED, LOADED, PINNED, COPIED, SERVED, JOB_INTS,
+) = range(32)  # fmt: skip
+# SERVED: most tokens of its prompt that were ever in KV that it has lost: to compute them again is no new service.
 # COPIED: blocks whose copies stay in the host's memory while it runs.
 # ADMITTED: number of its admission at the host; LOADED: tokens that came from lower tiers of the cache; PINNED: blocks kept after its end.
 # TARGET: tokens to prefill (prompt, plus what was generated before a preemption). COMPUTED: tokens in KV while prefilling.

@@ -19,6 +19,7 @@ from rota.worlds.serving.kernels.layout import (
     QUEUED_COUNT,
     RUNNING_COUNT,
     RUNNING_ROOM,
+    SERVED,
     SIZE,
     SOURCE,
     STATE,
@@ -36,6 +37,13 @@ from rota.worlds.serving.kernels.layout import (
 @compiler.inner
 def prompt_left(job, j):
     return 0 if job[STATE, j] == DECODING else job[PROMPT, j] - min(job[COMPUTED, j], job[PROMPT, j])
+
+
+@compiler.inner
+def lose(job, j):
+    """A job's KV is lost. What it had of its prompt remains service that it has received."""
+    job[SERVED, j] = max(job[SERVED, j], job[PROMPT, j] - prompt_left(job, j))
+    job[COMPUTED, j] = 0
 
 
 @compiler.inner
