@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.claims import times_better, window
 from rota.study.scenario import Scenario, read
-from rota.study.statistics import t_interval
-from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.model import Workload
 from rota.worlds.serving.policies.hexgen import tuned
 
 EXAMPLES = Path(__file__).parents[1] / "examples/serving"
@@ -92,13 +92,6 @@ def loads_of(study: Study, data: Path) -> Iterator[Load]:
             yield Load(f"{what}, {factor:g}/s", (*study.changes, f"workload.generate.rate={factor:g}"))
 
 
-def window(work: Workload, number: int, count: int) -> Workload:
-    """One of `count` pieces of a trace, with as many requests each, from its own first arrival on."""
-    rows = slice(number * len(work) // count, (number + 1) * len(work) // count)
-    arrival = work.arrival[rows] - work.arrival[rows][0]
-    return make_workload(arrival, work.prompt_tokens[rows], work.output_tokens[rows])
-
-
 def samples(scenario: Scenario, load: Load, count: int) -> list[Workload]:
     """Of loads that know no priorities, six requests in thirteen are of low priority."""
     world: Any = scenario.world
@@ -123,13 +116,7 @@ def metrics_of(scenario: Scenario, policy: Mapping[str, Any], works: list[Worklo
 
 
 def ratio(base: list[Metrics], ours: list[Metrics], name: str, smaller: bool) -> str:
-    """Times better, with its 95 % interval."""
-    pairs = [(one[name], other[name]) for one, other in zip(base, ours, strict=True)]
-    if any(not (one > 0 and other > 0) for one, other in pairs):
-        return "n/a"
-    logs = np.array([np.log(one / other) for one, other in pairs]) * (1.0 if smaller else -1.0)
-    mean, low, high = np.exp(t_interval(logs))
-    return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+    return times_better([each[name] for each in base], [each[name] for each in ours], smaller)
 
 
 def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Published claims on routes, batching, migration, disaggregation, programs and autoscaling, each on three loads.
 
-    python -m bench.what_holds_up_fleet --data FOLDER [--only routes] [--seeds 5]
+    python -m bench.what_holds_up_fleet --data FOLDER [--only routes] [--seeds 5] [--write docs/serving/holds-up-fleet.md]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023) and `mooncake`. A number is how many times better than the first policy of the scenario; generated
 loads are drawn for each seed, recorded traces are cut into as many windows one after the other, and each window is an observation. In parentheses the t
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from bench.claims import put, times_better, window
 from rota.study.scenario import Scenario, read
-from rota.study.statistics import t_interval
 from rota.worlds.serving.arrivals import Scale, apply_arrivals
-from rota.worlds.serving.model import Workload, make_workload
+from rota.worlds.serving.model import Workload
 from rota.worlds.serving.read import read_trace
 
 EXAMPLES = Path(__file__).parents[1] / "examples/serving"
 Metrics = Mapping[str, float]
-LARGER_IS_BETTER = ("goodput_share", "prefix_hit_rate", "capacity")
+LARGER_IS_BETTER = ("goodput_share", "prefix_hit_rate")
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,6 @@ class Recorded:
         self.windows = [apply_arrivals(each, Scale(factor), np.random.default_rng(0)) for each in self.windows]
 
 
-def window(work: Workload, number: int, count: int) -> Workload:
-    """One of `count` parts of a trace, from its own first request on."""
-    edges = np.linspace(0, len(work), count + 1).astype(int)
-    begin, end = edges[number], edges[number + 1]
-    prefix = work.prefix
-    if prefix is not None:
-        first, last = prefix.offsets[begin], prefix.offsets[end]
-        prefix = replace(prefix, offsets=prefix.offsets[begin : end + 1] - first, ids=prefix.ids[first:last])
-    arrival = work.arrival[begin:end]
-    return make_workload(
-        arrival - arrival[0], work.prompt_tokens[begin:end], work.output_tokens[begin:end], prefix=prefix
-    )
-
-
 def workloads(scenario: Scenario, load: Load, data: Path, seeds: int) -> list[Workload]:
     world: Any = scenario.world
     if load.trace:
@@ -160,16 +146,6 @@ def measure(scenario: Scenario, policy: Mapping[str, Any], work: Workload, seed:
     return {**run.metrics, **more}
 
 
-def times_better(base: list[float], ours: list[float], name: str) -> str:
-    """How many times better, with its 95 % interval; a dash where there is nothing to compare."""
-    pairs = [(b, o) for b, o in zip(base, ours, strict=True) if b > 0 and o > 0 and np.isfinite(b) and np.isfinite(o)]
-    if len(pairs) < 2:
-        return "&ndash;"
-    logs = np.array([np.log(b / o) for b, o in pairs]) * (-1.0 if name in LARGER_IS_BETTER else 1.0)
-    mean, low, high = np.exp(t_interval(logs))
-    return f"{mean:.2f} ({low:.2f} - {high:.2f})"
-
-
 def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:
     """The rows of a study's table."""
     for load in study.loads:
@@ -187,7 +163,9 @@ def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:
         yield f"| {load.name} | *{base}* | " + " | ".join(f"*{value:.4g}*" for value in means) + " |"
         for label, runs in others:
             cells = [
-                times_better([each[name] for each in first], [each[name] for each in runs], name)
+                times_better(
+                    [each[name] for each in first], [each[name] for each in runs], name not in LARGER_IS_BETTER
+                )
                 for name in study.measures
             ]
             lost = sum(each["unfinished"] + each["rejected"] for each in runs)
@@ -247,7 +225,7 @@ def capacities(data: Path, seeds: int, limit: float) -> Iterator[str]:
         (base, first), *others = found.items()
         yield f"| {load.name} | *{base}* | *{np.mean(first):.3g}* |"
         for label, rates in others:
-            yield f"| | {label} | {times_better(first, rates, 'capacity')} |"
+            yield f"| | {label} | {times_better(first, rates, smaller=False)} |"
 
 
 def main() -> None:
@@ -256,19 +234,23 @@ def main() -> None:
     names = [*(study.file for study in STUDIES), "batching"]
     parser.add_argument("--only", nargs="*", default=names)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--write", type=Path, help="a page whose tables are replaced, each when it is whole")
     given = parser.parse_args()
-    for study in STUDIES:
-        if study.file in given.only:
-            print(f"\n{study.file}\n\n| load | policy | " + " | ".join(study.measures) + " |", flush=True)
-            print("|---|---|" + "---|" * len(study.measures))
-            for line in lines(study, given.data, given.seeds):
-                print(line, flush=True)
-    for limit in (0.05, 0.2) if "batching" in given.only else ():
-        print(
-            f"\nbatching, 99th percentile between tokens at most {limit:g} s\n\n| load | batcher | capacity, requests/s |\n|---|---|---|"
-        )
-        for line in capacities(given.data, given.seeds, limit):
+    tables = {study.file: ("policy", study.measures, lines(study, given.data, given.seeds)) for study in STUDIES}
+    for limit in (0.05, 0.2):
+        rows = capacities(given.data, given.seeds, limit)
+        tables[f"batching {limit:g}"] = ("batcher", ("capacity, requests/s",), rows)
+    for name, (what, measures, rows) in tables.items():
+        if name.split()[0] not in given.only:
+            continue
+        print(f"\n{name}\n\n| load | {what} | " + " | ".join(measures) + " |", flush=True)
+        print("|---|---|" + "---|" * len(measures))
+        shown = []
+        for line in rows:
             print(line, flush=True)
+            shown.append(line)
+        if given.write is not None:
+            put(given.write, name, shown)
 
 
 if __name__ == "__main__":

@@ -267,12 +267,23 @@ class SlowReplica:
     def give_blocks(self) -> bool:
         """Blocks for what runs; where there are none, the last of the order goes. Says whether somebody went."""
         displaced = False
-        while self.cut_chunks() > len(self.pool.free) and self.running:
+        while self.running and self.stuck():
             self.displace(self.worst())
             displaced = True
         for r in sorted(self.running, key=lambda each: not each.decoding):
             self.pool.extend(r, r.computed + (1 if r.decoding else r.chunk))
         return displaced
+
+    def stuck(self) -> bool:
+        """Whether somebody finds no block. With `spare_block` each decoder, in order of arrival, must find a free one, even if it takes none."""
+        missing, free = self.cut_chunks(), len(self.pool.free)
+        decoders = sorted((r for r in self.running if r.decoding), key=lambda each: each.tie)
+        if self.rules.spare_block and len(decoders) > 1:
+            for r in decoders:
+                if free < 1:
+                    return True
+                free -= self.pool.need(r.computed + 1) - len(r.blocks)
+        return missing > len(self.pool.free)
 
     def displace(self, r: Request) -> None:
         self.running.remove(r)

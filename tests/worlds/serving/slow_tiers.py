@@ -203,7 +203,7 @@ class LoadingReplica(SlowReplica):
 
     def give_blocks(self) -> bool:
         displaced = False
-        while self.cut_chunks() > len(self.pool.free) and self.running:
+        while self.running and self.stuck():
             if self.kept:
                 self.give_up()
                 continue

@@ -167,6 +167,32 @@ def test_vllm_on_an_rtx_pro_6000(shared_data: Path, repository: Path) -> None:
     assert abs(found["ttft"]) < 0.05
 
 
+@pytest.mark.parametrize(("policy", "stored"), [(0, "L70TP2_vllm_conv2k_q1"), (1, "L70TP2_sarathi512_conv2k_q1")])
+def test_vidur_with_two_gpus_from_raw_profiles(policy: int, stored: str, shared_data: Path, repository: Path) -> None:
+    """Llama-2-70B, 3,328 blocks, 39 and 8 restarts in Vidur: p50, p90, p99 and mean within 3 %, but TTFT of `vllm_v0`. There the replica is full, and
+    iterations that differ by 0.025 % make other restarts: p99 comes out between 14 % below and 4 % above Vidur's (docs/measured.md).
+    """
+    traces = shared_data / "traces"
+    timing = f"{{tables: {traces}/vidur_profiles/a100_llama2-70b, all_reduce: net_a100_pairwise_nvlink_all_reduce}}"
+    scenario = read(
+        repository / "examples/serving/parity-vidur.yaml",
+        [
+            f"workload.trace={traces}/peer_recipe/workload_conv2k_q1.csv.gz",
+            "fleet.0.model=llama-2-70b",
+            "fleet.0.tp=2",
+            "fleet.0.kv_blocks=3328",
+            f"fleet.0.timing={timing}",
+        ],
+    )
+    ours, run = columns(scenario, policy)
+    theirs = pl.read_csv(traces / f"peer_recipe/vidur_out_{stored}.csv.gz").sort("Request Id")
+    for name, column in (("ttft", "prefill_e2e_time"), ("e2e", "request_e2e_time"))[1 - policy :]:
+        mine, other = ours[name], theirs[column].to_numpy()
+        assert np.percentile(mine, [50, 90, 99]) == pytest.approx(np.percentile(other, [50, 90, 99]), rel=0.03), name
+        assert mine.mean() == pytest.approx(other.mean(), rel=0.03), name
+    assert run.jobs[at.PREEMPTIONS].sum() == pytest.approx(theirs["request_num_restarts"].sum(), rel=0.25)
+
+
 def test_vidurs_router_piles_up_and_ours_does_not(shared_data: Path, repository: Path) -> None:
     """Four replicas at 20/s: Vidur's own output, p50, p90, p99 and mean; counting what runs as well takes at least 40 % off the median E2E."""
     recipe = shared_data / "traces/peer_recipe"

@@ -1,5 +1,6 @@
 """Conservation, cases by hand and the honesty of questions; `test_twin_fleet` and `test_twin_asked` compare with a slow simulator."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,26 @@ def workload(rows: list[tuple[int, int, int, int]]) -> Workload:
     rows = sorted(rows, key=lambda row: row[0])
     time, prompt, output, priority = (np.array(column) for column in zip(*rows, strict=True))
     return make_workload(time * 0.0625, prompt, output, priority=priority)
+
+
+@pytest.mark.parametrize(("name", "displaced"), [("vllm_v0", [0, 1]), ("sarathi", [0, 1]), ("vllm_v1", [0, 0])])
+def test_a_decode_that_needs_no_block_finds_a_spare_one(name: str, displaced: list[int]) -> None:
+    """Four blocks of 4 tokens. Both prompts are computed and hold 1 and 2 blocks. In the next iteration the first takes the last free block for its
+    fifth token, and the second needs none for its seventh: vLLM 0.2 and Vidur displace it all the same.
+    """
+    work = make_workload(np.array([0.0, 0.0]), np.array([4, 6]), np.array([2, 4]))
+    rules = replace(rules_of(name), watermark_blocks=0, budget=16)
+    run = simulate(work, [replica(rules, kv_blocks=4)])
+    assert run.jobs[at.PREEMPTIONS].tolist() == displaced
+    assert outcomes(run, Slo())["status"].tolist() == ["finished", "finished"]
+
+
+def test_one_decode_alone_fills_the_cache() -> None:
+    """The last block is taken and nobody else runs: there is nobody to make room for, and it goes on."""
+    rules = replace(rules_of("vllm_v0"), watermark_blocks=0)
+    run = simulate(make_workload(np.array([0.0]), np.array([4]), np.array([5])), [replica(rules, kv_blocks=2)])
+    assert run.jobs[at.PREEMPTIONS].tolist() == [0]
+    assert outcomes(run, Slo())["status"].tolist() == ["finished"]
 
 
 @pytest.mark.parametrize("name", list(BATCHERS))

@@ -205,7 +205,7 @@ class Replica:
     def _grow(self) -> bool:
         """Blocks for what runs; where there are none, the last to come starts again. Returns whether somebody had to."""
         displaced = False
-        while self.running and self._cut() > self.blocks.free:
+        while self.running and self._lacks(self._cut()):
             self._displace(max(self.running, key=lambda seq: seq.tie))
             displaced = True
         for seq in self.running:
@@ -215,6 +215,16 @@ class Replica:
             if not seq.decoding:
                 self.blocks.extend(seq, seq.computed + seq.chunk)
         return displaced
+
+    def _lacks(self, missing: int) -> bool:
+        """Whether there are too few blocks; where decodes need a spare one, also when the last of them leaves none and takes none."""
+        if missing != self.blocks.free or not self.rules.spare_block:
+            return missing > self.blocks.free
+        decoders = [seq for seq in self.running if seq.decoding]
+        if len(decoders) < 2:
+            return False
+        last = max(decoders, key=lambda seq: seq.tie)
+        return self.blocks.need(last.computed + 1) <= last.held
 
     def _displace(self, seq: Sequence) -> None:
         """Preemption by recompute. Whoever runs came before all who wait, so it returns to their front."""

@@ -80,6 +80,7 @@ class BatchRules:
     reserve: int = RESERVE_CHUNK  # set aside at admission: the chunk, the prompt, or a fixed length
     reserve_tokens: int = 0  # that fixed length
     full_check: bool = False  # admit only when the whole prompt would fit
+    spare_block: bool = False  # in order of arrival a decode goes on only while a block is free, needed or not
     prompts_first: bool = False  # whole prompts take tokens before decodes; decodes without any pause for the iteration
     long_prompts_wait: bool = False  # with prompts_first: see policies/splitwise_batch
     ahead: bool = False  # the next iteration is put together while this one runs (asynchronous scheduling)

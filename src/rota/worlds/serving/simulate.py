@@ -174,7 +174,7 @@ class Simulation:
             row[at.EXTREMES] = replica.timing.kind == "llmservingsim"
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
             clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
-            row[at.SWAP_ROOM] = replica.swap_blocks
+            row[at.SWAP_ROOM], row[at.SPARE] = replica.swap_blocks, rules.spare_block
             row[at.PROMPTS_FIRST], row[at.LONG_WAIT] = rules.prompts_first, rules.long_prompts_wait
             if replica.swap_blocks and replica.swap_blocking:
                 clock[at.SWAP_RATE] = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth

@@ -13,6 +13,7 @@ from rota.kernel.errors import InputError
 from rota.worlds.serving.catalogue import gpu, model
 from rota.worlds.serving.timing import build
 from rota.worlds.serving.timing.features import iteration
+from rota.worlds.serving.timing.vidur_profiles import _operations, forest
 
 LLAMA, CARD = model("llama-3-8b"), gpu("a100-80g")
 OPERATIONS = [
@@ -46,6 +47,11 @@ def tables(tmp_path_factory):
 def rows_of(prefix, suffix):
     with open(f"{prefix}{suffix}.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def rows_of_gz(path):
+    with gzip.open(path, "rt") as file:
+        return sorted(csv.DictReader(file), key=lambda row: int(row["num_tokens"]))
 
 
 class Twin:
@@ -148,6 +154,31 @@ def test_raw_profiles_come_close_to_the_forest_trained_on_them(shared_data):
     cases = [([], [512] * 8), ([], [1000] * 60), ([(0, 2048)], []), ([(512, 512)], [700] * 50), ([(0, 128)], [])]
     ratio = [raw.seconds(iteration(*case)) / stored.seconds(iteration(*case)) for case in cases]
     assert ratio == pytest.approx([1.0] * len(cases), abs=0.04)
+
+
+def test_a_forest_over_one_number_is_the_mean_of_trees_that_answer_with_their_nearest_draw():
+    """40,000 trees, each grown on its own draws, one of which repeats a point; away from the ends of the line, between points, and on them."""
+    random = np.random.default_rng(5)
+    x = np.array([1.0, 2.0, 4.0, 8.0, 8.0, 16.0, 24.0, 40.0])
+    y, at, trees = random.random(len(x)), np.array([0.5, 2.0, 3.0, 3.1, 8.0, 13.0, 20.0, 90.0]), 40_000
+    total = np.zeros(len(at))
+    for _ in range(trees):
+        drawn = random.integers(0, len(x), len(x))
+        for k, asked in enumerate(at):
+            nearest = min(np.abs(x[drawn] - asked))
+            least = x[drawn][np.abs(x[drawn] - asked) == nearest].min()
+            total[k] += y[drawn][x[drawn] == least].mean()
+    assert forest(x, y, at) == pytest.approx(total / trees, abs=0.01)
+
+
+def test_the_forest_of_many_trees_is_vidurs(shared_data):
+    """Its stored predictions of Llama-3-8B's operations, at every token count, from the profile that it was trained on."""
+    folder = shared_data / "traces"
+    stored = rows_of_gz(folder / "peer_recipe/vidur_pred_a100_llama3-8b_per_token_ops.csv.gz")
+    ours = _operations(folder / "vidur_profiles/a100_llama3-8b_mlp.csv.gz", LLAMA, 1)
+    for name, mine in ours.items():
+        theirs = np.array([float(row[name]) for row in stored])
+        assert np.abs(mine[1 : len(theirs) + 1] / theirs - 1).mean() < 0.0012, name
 
 
 def test_raw_profiles_of_a_tensor_parallel_model(shared_data):

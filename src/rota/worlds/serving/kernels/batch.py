@@ -10,7 +10,7 @@ from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
 from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED, admit
-from rota.worlds.serving.kernels.decoders import drop, join, join_those, stop_running
+from rota.worlds.serving.kernels.decoders import context, drop, join, join_those, stop_running
 from rota.worlds.serving.kernels.holding import blocks_for, held, last_running, preempt, release, reserve
 from rota.worlds.serving.kernels.inside import (
     ACCEPT_ENTRY,
@@ -39,6 +39,7 @@ from rota.worlds.serving.kernels.layout import (
     A_RUNNING,
     ADAPTER_ENTRY,
     ANSWERED,
+    ARRIVAL,
     ASK_HOST,
     ASK_KIND,
     ASK_ROWS,
@@ -132,6 +133,7 @@ from rota.worlds.serving.kernels.layout import (
     RUNNING_ROOM,
     SELF,
     SLOWNESS,
+    SPARE,
     STAGE,
     STALL,
     STATE,
@@ -180,6 +182,22 @@ def cut_chunks(state, r):
 
 
 @compiler.inner
+def lacks(state, r, need):
+    """Whether what runs lacks blocks. With SPARE decoders ask in order of arrival, and the last, too, must find a free one, even if it needs none."""
+    host = host_ints(state)[r]
+    if need != host[FREE] or not host[SPARE] or host[DECODES] < 2:  # one alone could never go on in a full cache
+        return need > host[FREE]
+    job, arrival = job_ints(state), job_floats(state)[ARRIVAL]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    last = -1
+    for position in range(host[RUNNING_COUNT]):
+        j = running[position]
+        if job[STATE, j] == DECODING and (last < 0 or (arrival[last], last) < (arrival[j], j)):
+            last = j
+    return last >= 0 and context(job, host, last) % host[BLOCK_TOKENS] != 0
+
+
+@compiler.inner
 def grow(state, r):
     """Let everything that runs have its blocks for this iteration; displace jobs until they fit. Returns how many were displaced.
 
@@ -188,7 +206,7 @@ def grow(state, r):
     job, host = job_ints(state), host_ints(state)[r]
     displaced = 0
     need = cut_chunks(state, r)
-    while need > host[FREE]:
+    while lacks(state, r, need):
         if host[PINS]:
             call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
             continue
@@ -339,7 +357,7 @@ def keep_step(state, r):
 def short(state, r):
     """Whether what runs needs more blocks than are free."""
     host = host_ints(state)[r]
-    return host[RUNNING_COUNT] > 0 and cut_chunks(state, r) > host[FREE]
+    return host[RUNNING_COUNT] > 0 and lacks(state, r, cut_chunks(state, r))
 
 
 @compiler.inner

@@ -77,8 +77,9 @@ HERE, ELSEWHERE = -2, -1
     LOOKED_TOKENS, FREE_HEAD, FREE_TAIL, STAGE, SLOTS_FREE, INBOX_HEAD, INBOX_TAIL, INBOX_COUNT, LAGGING, ROLE, SHUT,
     DOWN, LANDINGS, GANG, GANG_SIZE, SWAP_ROOM, PROMPTS_FIRST, PAUSED_COUNT, INSIDE, NODE, COLD, LONG_WAIT,
     INTERRUPTED, ALONE, EVICTION, CACHE_CLOCK, RESTING, TIERS, LOADS, PINS, POWERED, SWAP_GROUP, SWAP_KEEPS, TURNS,
-    CALL_AT_END, HOST_INTS,
-) = range(73)  # fmt: skip
+    CALL_AT_END, SPARE, HOST_INTS,
+) = range(74)  # fmt: skip
+# SPARE: a decode goes on only while a block is free, needed or not.
 # PREFIX: 0: no prefix cache, otherwise one more than which names its blocks have (fleets have several sizes of blocks).
 # TURNS: it computes only while no other one of its machine does.
 # EVICTION: the rule of its prefix cache; CACHE_CLOCK: counts admissions and frees; RESTING: named blocks that nobody holds.

@@ -30,4 +30,5 @@ class Sarathi(Batcher):
             chunked=True,
             watermark_blocks=watermark_blocks("sarathi", self.watermark, engine),
             reserve=RESERVE_PROMPT,
+            spare_block=True,
         )

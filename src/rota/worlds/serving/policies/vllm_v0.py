@@ -28,4 +28,5 @@ class VllmV0(Batcher):
             padded=True,
             watermark_blocks=watermark_blocks("vllm_v0", self.watermark, engine),
             reserve=RESERVE_PROMPT,
+            spare_block=True,
         )

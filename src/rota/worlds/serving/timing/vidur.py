@@ -20,8 +20,8 @@ Only the sum of the prefills' KV is known here, so the sum is rounded where Vidu
 prefills of a batch continue. Where Vidur ends in a KeyError (more tokens, decodes or KV than were tabulated) the
 table is continued linearly and the evaluation counted.
 
-Raw profiles (``*_mlp``, ``*_attention``, ``net_*_all_reduce``) are interpolated linearly onto the same grid, where
-Vidur trains a random forest.
+Raw profiles (``*_mlp``, ``*_attention``, ``net_*_all_reduce``) are brought onto the same grid, where Vidur trains random
+forests; see `vidur_profiles`.
 """
 
 from pathlib import Path

@@ -1,9 +1,10 @@
 """Raw Vidur profiles (``*_mlp``, ``*_attention``, ``net_*_all_reduce``), interpolated onto the grid of Vidur's
 predictor tables.
 
-Medians in milliseconds a layer on one GPU of the tensor-parallel group. Vidur trains a random forest on them; here
-the lines between the measured points are used, over (batch, KV) for decodes and over a triangulation of (KV, chunk)
-for prefills. Prefills outside the measured triangle take the nearest measurement, scaled by the query-key pairs.
+Medians in milliseconds a layer on one GPU of the tensor-parallel group. Vidur trains random forests on them. What depends on one number,
+the operations and the all-reduce, is what such a forest tends to with many trees (`forest`); the forest of attention over two numbers has no such
+form, and lines between the measured points are used: over (batch, KV) for decodes and over a triangulation of (KV, chunk) for prefills. Prefills
+outside the measured triangle take the nearest measurement, scaled by the query-key pairs.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ Array = npt.NDArray[np.float64]
 
 KV_STEP = 64
 MAX_KV = 4096
+_NEIGHBOURS = 32  # beyond them a point is the nearest one drawn with probability 1e-14
 _MLP = (
     "input_layernorm",
     "attn_pre_proj",
@@ -88,6 +90,28 @@ def _curve(x: Array, y: Array, at: Array) -> Array:
     return np.asarray(np.interp(at, points, [np.median(y[x == point]) for point in points]))
 
 
+def forest(x: Array, y: Array, at: Array) -> Array:
+    """What a random forest over one number says, in the limit of many trees grown until their leaves are single points.
+
+    Each tree is grown on n draws with replacement from the n points, splits halfway between neighbours, and so answers with the nearest
+    point that it has drawn; where two are equally near, with the smaller one. None of m points is drawn with probability (1 - m/n)^n. So the
+    forest is a mean over the points in order of distance, each weighted by the probability that it is drawn and no nearer one is.
+
+    Args:
+        x: Where was measured, y: what; shape (n,), equal x may repeat.
+        at: Where to answer, shape (m,).
+
+    Returns:
+        Shape (m,), in the unit of `y`.
+    """
+    points, where, count = np.unique(x, return_inverse=True, return_counts=True)
+    values = np.bincount(where, y) / count
+    order = np.argsort(np.abs(points - at[:, None]), axis=1, kind="stable")[:, :_NEIGHBOURS]
+    none_drawn = (1.0 - np.cumsum(count[order], axis=1) / len(x)) ** len(x)
+    weights = -np.diff(none_drawn, axis=1, prepend=1.0)
+    return np.asarray((weights * values[order]).sum(axis=1) / weights.sum(axis=1))
+
+
 def _operations(file: Path, model: Model, tp: int) -> dict[str, Array]:
     wanted = {
         "n_head": model.heads,
@@ -102,7 +126,7 @@ def _operations(file: Path, model: Model, tp: int) -> dict[str, Array]:
     tokens = columns["num_tokens"][keep]
     last = int(tokens.max()) // 8 * 8
     at = np.arange(last + 1, dtype=np.float64)
-    return {name: _curve(tokens, columns[time][keep], at) for name, time in zip(_MLP, times, strict=True)}
+    return {name: forest(tokens, columns[time][keep], at) for name, time in zip(_MLP, times, strict=True)}
 
 
 def _attention_rows(file: Path, model: Model, tp: int) -> Columns:
@@ -126,14 +150,14 @@ def _save(attention: Columns, save: Array | None, tokens: int) -> Array:
     at = np.arange(tokens + 1, dtype=np.float64)
     if save is None:
         return np.zeros(tokens + 1)
-    return _curve(np.maximum(attention["prefill_chunk_size"], attention["batch_size"]), np.nan_to_num(save), at)
+    return forest(np.maximum(attention["prefill_chunk_size"], attention["batch_size"]), np.nan_to_num(save), at)
 
 
 def _all_reduce(file: Path, model: Model, tp: int, tokens: int) -> Array:
     columns = read(file, ("size", "num_workers", "devices_per_node", "time_stats.all_reduce.median"))
     keep = _mine(file, columns, {"num_workers": tp, "devices_per_node": tp})
     at = np.arange(tokens + 1, dtype=np.float64)
-    return _curve(columns["size"][keep] / model.hidden / 2, columns["time_stats.all_reduce.median"][keep], at)
+    return forest(columns["size"][keep] / model.hidden / 2, columns["time_stats.all_reduce.median"][keep], at)
 
 
 def _decode(file: Path, attention: Columns) -> Array:
