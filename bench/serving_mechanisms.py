@@ -1,9 +1,9 @@
 """How fast the serving world simulates what concerns several replicas: requests per CPU second after compilation, the run alone.
 
-    python -m bench.serving_mechanisms [--against SOURCES]
+    python -m bench.serving_mechanisms [--against SOURCES] [--data FOLDER]
 
 SOURCES: the `src` of another commit; runs that use no mechanism are then timed with both, in turn, in the same minutes, and the ratio of
-the best of each is printed (`git archive COMMIT src | tar x -C /tmp/old`, then `--against /tmp/old/src`).
+the best of each is printed (`git archive COMMIT src | tar x -C /tmp/old`, then `--against /tmp/old/src`). FOLDER: the traces, as for bench.speed.
 """
 
 import argparse
@@ -11,16 +11,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.speed import REPOSITORY, WORLD, best
+from bench.speed import DATA, REPOSITORY, WORLD, best, million, mooncake
 from rota.kernel.decisions import Order
 from rota.kernel.tables import FloatColumn, IntColumn, Jobs
+from rota.worlds.serving.settings import Case
 
 
 class Watching(Order):
@@ -79,23 +80,39 @@ PLAIN: Sequence[tuple[str, dict[str, Any], dict[str, Any]]] = (
 )
 
 
-def time_plain() -> dict[str, float]:
-    """CPU seconds of the runs that use no mechanism, best of five."""
+# The same runs as in bench.speed.
+FROM_SPEED: Sequence[tuple[str, Callable[[Path], tuple[Case, dict[str, Any]]]]] = (
+    ("1,000,000 chat requests, 8 replicas", million),
+    ("Mooncake conversation, 8 replicas, prefix cache", mooncake),
+)
+
+
+def time_plain(folder: Path) -> dict[str, float]:
+    """CPU seconds of the runs that use no mechanism, best of five, of the long one best of two."""
+    runs = [(what, WORLD.load(sections, REPOSITORY), {"name": "bench", **policy}) for what, sections, policy in PLAIN]
+    runs += [(what, *build(folder)) for what, build in FROM_SPEED]
     found = {}
-    for what, sections, policy in PLAIN:
-        setting = WORLD.load(sections, REPOSITORY)
-        found[what] = best(setting, WORLD.workload(setting, 0), {"name": "bench", **policy}, 5)[0]
+    for what, setting, policy in runs:
+        try:
+            work = WORLD.workload(setting, 0)
+        except ValueError as error:
+            print(f"{what}: skipped: {error}", file=sys.stderr)
+            continue
+        found[what] = best(setting, work, policy, 2 if len(work) > 100_000 else 5)[0]
     return found
 
 
-def compare(sources: Path, rounds: int = 5) -> None:
+def compare(sources: Path, folder: Path, rounds: int = 5) -> None:
     """Both versions in turn; the ratio of their best times."""
     times: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         for version, path in (("now", REPOSITORY / "src"), ("then", sources)):
-            command = [sys.executable, "-m", "bench.serving_mechanisms", "--plain"]
+            command = [sys.executable, "-m", "bench.serving_mechanisms", "--plain", "--data", str(folder)]
             folders = os.pathsep.join((str(path), str(REPOSITORY)))
-            done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True, check=True, cwd=REPOSITORY)  # fmt: skip
+            environment = {**os.environ, "PYTHONPATH": folders}
+            done = subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=REPOSITORY
+            )
             for what, seconds in json.loads(done.stdout).items():
                 times.setdefault(what, {}).setdefault(version, []).append(seconds)
     for what, both in times.items():
@@ -107,12 +124,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--plain", action="store_true", help="only the runs without a mechanism, as JSON")
+    parser.add_argument("--data", type=Path, default=DATA)
     given = parser.parse_args()
     if given.plain:
-        print(json.dumps(time_plain()))
+        print(json.dumps(time_plain(given.data.resolve())))
         return
     if given.against:
-        compare(given.against)
+        compare(given.against, given.data.resolve())
         return
     table = Table("what", "requests", "CPU s", "requests / CPU s", "goal", "iterations / CPU s")
     for what, sections, policy, goal in rows():

@@ -28,6 +28,7 @@ from rota.worlds.serving.world import Serving
 
 REPOSITORY = Path(__file__).parent.parent
 WORLD = Serving()
+DATA = Path(os.environ.get("ROTA_DATA", REPOSITORY.parent / "shared/data"))
 VIDUR_COLUMNS = {"arrival": "arrived_at", "prompt_tokens": "num_prefill_tokens", "output_tokens": "num_decode_tokens"}
 
 
@@ -77,6 +78,27 @@ def best(setting: Case, work: Workload, policy: dict[str, Any], repeat: int = 5)
     return min(alone[1:]), min(whole[1:]), run
 
 
+def mooncake(folder: Path) -> tuple[Case, dict[str, Any]]:
+    """Mooncake's conversation trace on eight replicas with prefix caches."""
+    trace = {"trace": str(folder / "traces/mooncake/conversation_trace.jsonl.gz")}
+    fleet = {
+        "count": 8,
+        "kv_blocks": 8192,
+        "block_tokens": 64,
+        "prefix_caching": True,
+        "timing": "roofline",
+        "model": "llama-3.1-8b",
+    }
+    return case(trace, folder, **fleet), {"name": "bench", "batch": "vllm_v1", "route": "least_outstanding"}
+
+
+def million(folder: Path) -> tuple[Case, dict[str, Any]]:
+    """A million generated requests on eight replicas."""
+    spec = {"generate": {"kind": "chat", "requests": 1_000_000, "rate": 60.0}}
+    policy = {"name": "bench", "batch": "vllm_v1", "route": "least_outstanding"}
+    return case(spec, folder, count=8, timing="roofline"), policy
+
+
 def rows(folder: Path) -> list[tuple[str, Callable[[], tuple[Case, dict[str, Any]]], float]]:
     """(what, how, the goal in requests per CPU second)."""
     recipe = folder / "traces/peer_recipe"
@@ -84,26 +106,6 @@ def rows(folder: Path) -> list[tuple[str, Callable[[], tuple[Case, dict[str, Any
     def vidur(name: str, policy: dict[str, Any], **fleet: Any) -> Callable[[], tuple[Case, dict[str, Any]]]:
         trace = {"trace": str(recipe / f"workload_{name}.csv.gz"), "columns": VIDUR_COLUMNS}
         return lambda: (case(trace, folder, **fleet), {"name": "bench", **policy})
-
-    def mooncake() -> tuple[Case, dict[str, Any]]:
-        trace = {"trace": str(folder / "traces/mooncake/conversation_trace.jsonl.gz")}
-        fleet = {
-            "count": 8,
-            "kv_blocks": 8192,
-            "block_tokens": 64,
-            "prefix_caching": True,
-            "timing": "roofline",
-            "model": "llama-3.1-8b",
-        }
-        return case(trace, folder, **fleet), {"name": "bench", "batch": "vllm_v1", "route": "least_outstanding"}
-
-    def million() -> tuple[Case, dict[str, Any]]:
-        spec = {"generate": {"kind": "chat", "requests": 1_000_000, "rate": 60.0}}
-        return case(spec, folder, count=8, timing="roofline"), {
-            "name": "bench",
-            "batch": "vllm_v1",
-            "route": "least_outstanding",
-        }
 
     user = {"batch": "vllm_v1", "order": "bench.speed:ShortPromptFirst"}
     preemptive = {"batch": "vllm_v1", "order": "bench.speed:ShortPromptFirstPreemptive"}
@@ -117,19 +119,17 @@ def rows(folder: Path) -> list[tuple[str, Callable[[], tuple[Case, dict[str, Any
             vidur("conv10k_q20", {"batch": "vllm_v1", "route": "power_of_two"}, count=4),
             5e5,
         ),
-        ("Mooncake conversation, 8 replicas, prefix cache", mooncake, 12031 / 0.5),
+        ("Mooncake conversation, 8 replicas, prefix cache", lambda: mooncake(folder), 12031 / 0.5),
         ("conv10k q6, a Python order, asked at each admission", vidur("conv10k_q6", user), 8e4),
         ("conv10k q6, a preemptive Python order", vidur("conv10k_q6", preemptive), 1.5e4),
-        ("1,000,000 chat requests, 8 replicas", million, 1e6 / 6),
+        ("1,000,000 chat requests, 8 replicas", lambda: million(folder), 1e6 / 6),
     ]
 
 
 def main() -> None:
     """Measure every row and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("ROTA_DATA", REPOSITORY.parent / "shared/data"))
-    )
+    parser.add_argument("--data", type=Path, default=DATA)
     folder = parser.parse_args().data.resolve()
     table = Table(
         "what", "requests", "CPU s", "requests / CPU s", "with set-up", "goal", "iterations / CPU s", "questions"

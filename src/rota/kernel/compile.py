@@ -108,6 +108,7 @@ def _array_at(dtype: Any) -> Any:
 
 
 ints_at = _array_at(types.int64)
+small_ints_at = _array_at(types.int32)  # half the memory, where many numbers are kept
 floats_at = _array_at(types.float64)
 
 

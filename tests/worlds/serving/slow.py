@@ -52,9 +52,15 @@ class Request:
     aside: bool = False  # it decodes, and prompts took its place in the iteration before
     set_aside: int = 0  # tokens that S3 has set aside
     copied: int = 0  # blocks whose copies stay there while it runs
+    lost: int = 0  # most tokens of its prompt that it once had in the KV cache, and lost
 
     def __post_init__(self) -> None:
         self.target = self.prompt
+
+    @property
+    def prefilled(self) -> int:
+        """Tokens of its prompt in the KV cache."""
+        return self.prompt if self.decoding else min(self.computed, self.prompt)
 
     @property
     def tie(self) -> tuple[float, int]:
@@ -282,6 +288,7 @@ class SlowReplica:
     def displace(self, r: Request) -> None:
         self.running.remove(r)
         self.pool.release(r)
+        r.lost = max(r.lost, r.prefilled)
         was, r.computed, r.chunk = r.decoding, 0, 0
         r.decoding, r.target = False, r.prompt + r.generated
         blocks = self.pool.need(r.target - 1)

@@ -181,6 +181,7 @@ class SlowMoves(SlowFleet):
             if r.source is not None and r.source is not engine:
                 strays.append(r)
                 continue
+            r.lost = max(r.lost, r.prefilled)
             r.source, r.kept, r.computed, r.chunk = None, [], 0, 0
             r.target, r.host = r.prompt + r.generated, None
             r.restarts += 1

@@ -27,15 +27,14 @@ sets = st.sets(st.sampled_from(FEATURES), min_size=3).map(
         sorted(drawn - ({"split"} if "gang" in drawn else set()) - ({"closed"} if "programs" in drawn else set()))
     )
 )
-# Not `las`: where displaced requests compute again, two of them may displace each other for ever, with nothing else going on.
-ORDERS_HERE = ("fcfs", "lcfs", "sjf", "srpt", "priority")
+ORDERS_HERE = ("fcfs", "lcfs", "sjf", "srpt", "las", "priority")
 
 
 def run_watched(case: Scene, order: str, route: str) -> Simulation:
     """Run a scene in small steps, and look at every limit after each."""
     blind = case.visible is None and order in ("sjf", "srpt")
-    # As with `las`: two come back from the host's memory in turn, each displaces the other, and neither gets its next block.
-    thrashes = "swap" in case.features and order == "srpt"
+    # Two come back from the host's memory in turn, each displaces the other, and neither gets its next block.
+    thrashes = "swap" in case.features and order in ("srpt", "las")
     run = case.simulation(case.roles("fcfs" if blind or thrashes else order, route))
     for now in moments(run):
         run.run(now)

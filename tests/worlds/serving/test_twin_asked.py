@@ -16,7 +16,7 @@ from tests.worlds.serving.test_twin_fleet import (
     shortest,
     workload,
 )
-from tests.worlds.serving.twin import Counting, Key, Told, Waking, compare
+from tests.worlds.serving.twin import Counting, Key, Served, Told, Waking, compare
 
 
 def aging(asked: str = "decision", preemptive: bool = False) -> Told:
@@ -72,6 +72,7 @@ PREEMPTIVE = {
     "priority, asked": lambda: by_priority(True, "decision"),
     "aging": lambda: aging(preemptive=True),
     "least served": least_served,
+    "least attained": Served,
 }
 
 

@@ -101,8 +101,7 @@ class Told(Order):
         picks = [0]
 
         def key(r: Request, now: float) -> Key:
-            prefilled = r.prompt if r.decoding else min(r.computed, r.prompt)
-            moving = (r.generated, prefilled, r.preemptions) if self.asked != "arrival" else (0.0, 0.0, 0.0)
+            moving = (r.generated, r.prefilled, r.preemptions) if self.asked != "arrival" else (0.0, 0.0, 0.0)
             return self.formula(r.number, r.arrival, r.prompt, r.size, r.priority, *moving, now, picks[0])
 
         def started(r: Request) -> None:
@@ -126,6 +125,28 @@ class Counting(Told):
 
     def on_start(self, job: int, host: int, now: float) -> None:
         self.picks[0] += 1
+
+
+@dataclass
+class Served(Told):
+    """Whoever has received the least service goes first, on one replica: seconds of a prompt's token and of an answer's."""
+
+    formula: Formula = lambda *_: (0.0,)
+    preemptive: bool = True  # type: ignore[misc]
+    prompt_seconds: float = 2.0**-10
+    answer_seconds: float = 2.0**-7
+
+    def __post_init__(self) -> None:
+        self.reads = ("attained",)
+
+    def keys(self, jobs: Jobs, now: float) -> FloatColumn:
+        return np.asarray(jobs.attained)
+
+    def ranking(self) -> Ranking:
+        def key(r: Request, now: float) -> Key:
+            return (self.prompt_seconds * max(r.lost, r.prefilled) + self.answer_seconds * r.generated,)
+
+        return Ranking(key, self.asked, self.preemptive)
 
 
 FCFS = lambda: Told(lambda *_: (0.0,), "arrival")  # noqa: E731

@@ -30,7 +30,9 @@ from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Plan
 from rota.worlds.serving.inside import equip, iteration_entries
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.kernels.pages import PAGE
 from rota.worlds.serving.model import PrefixBlocks, Workload
+from rota.worlds.serving.naming import lay_out_names
 from rota.worlds.serving.pools import POOL_COLUMNS, Pools
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
@@ -169,7 +171,7 @@ class Simulation:
             row[[at.RESERVE_TOKENS, at.FULL_CHECK, at.ASYNC]] = rules.reserve_tokens, rules.full_check, rules.ahead
             row[at.TIMING_ENTRY] = replica.timing.entry.address
             row[at.TIMING_PARAMETERS] = replica.timing.parameters.ctypes.data
-            row[at.EXTREMES], row[at.PREFIX] = replica.timing.kind == "llmservingsim", replica.prefix_caching
+            row[at.EXTREMES] = replica.timing.kind == "llmservingsim"
             clock[[at.PREFILL_RATE, at.DECODE_RATE]] = replica.prefill_rate, replica.decode_rate
             clock[at.REVIEW_AT], clock[at.SLOWNESS] = np.inf, 1.0
             row[at.SWAP_ROOM], row[at.SPARE] = replica.swap_blocks, rules.spare_block
@@ -226,33 +228,29 @@ class Simulation:
 
     def _prefix(self) -> None:
         """Arrays of the prefix cache; tiny ones when no replica has it, so that addresses are always valid."""
-        prefix, caching = self.workload.prefix, any(replica.prefix_caching for replica in self.replicas)
-        hosts, one = len(self.replicas), np.zeros(1, np.int64)
-        if prefix is not None and caching:
-            self.state[[at.PREFIX_TOKENS, at.PREFIX_COUNT, at.PREFIX_ANSWERS]] = (
-                prefix.block_tokens,
-                len(prefix.ids),
-                prefix.answers,
-            )
-            self._own(at.A_PREFIX_OFFSETS, np.ascontiguousarray(prefix.offsets, np.int64))
-            self._own(at.A_PREFIX_IDS, np.ascontiguousarray(prefix.ids, np.int64) if len(prefix.ids) else one)
-        else:
-            self._own(at.A_PREFIX_OFFSETS, np.zeros(len(self.workload) + 1, np.int64))
-            self._own(at.A_PREFIX_IDS, one)
+        caching = any(replica.prefix_caching for replica in self.replicas)
+        hosts = len(self.replicas)
+        sizes = sorted({replica.block_tokens for replica in self.replicas if replica.prefix_caching})
+        reserved = max(replica.rules.reserve_tokens for replica in self.replicas)
+        starts, names, most = lay_out_names(self.workload, sizes, reserved)
+        for row, replica in zip(self.hosts, self.replicas, strict=True):
+            row[at.PREFIX] = 1 + sizes.index(replica.block_tokens) if replica.prefix_caching else 0
+        self._own(at.A_NAME_STARTS, starts)
+        self._own(at.A_NAMES, names)
         blocks = max(replica.kv_blocks for replica in self.replicas) if caching else 1
         smallest = min(replica.block_tokens for replica in self.replicas)
         longest = int((self.workload.prompt_tokens + self.workload.output_tokens).max(initial=1))
-        longest = max(longest, *(replica.rules.reserve_tokens for replica in self.replicas))  # set aside, needed or not
+        longest = max(longest, reserved)  # set aside, needed or not
         table = min(-(-longest // smallest) + 1, blocks) if caching else 1
         slots = int(self.state[at.RUNNING_ROOM]) if caching else 1
-        room = 1 << (2 * blocks).bit_length()
+        room = -(-most // PAGE) + blocks + 1
         self.state[[at.BLOCK_ROOM, at.TABLE_ROOM, at.MAP_ROOM, at.SLOT_ROOM]] = blocks, table, room, slots
         self._caching = caching
-        self._own(at.A_BLOCKS, np.full((hosts, 4, blocks), -1, np.int64))
-        self._own(at.A_TABLES, np.zeros((hosts, slots, table), np.int64))
+        self._own(at.A_BLOCKS, np.zeros((hosts, blocks, 4), np.int32))
+        self._own(at.A_TABLES, np.zeros((hosts, slots, table), np.int32))
         self._own(at.A_SLOTS, np.zeros((hosts, slots), np.int64))
-        self._own(at.A_MAP_KEYS, np.full((hosts, room), -1, np.int64))
-        self._own(at.A_MAP_VALUES, np.zeros((hosts, room), np.int64))
+        self._own(at.A_MAP_PAGES, np.zeros((hosts, room), np.int32))
+        self._own(at.A_MAP_BLOCKS, np.zeros((hosts, blocks + 1, PAGE) if caching else (1, 1, 1), np.int32))
         self.caches = Caches(self, self._own)
         for r in range(hosts if caching else 0):
             self._empty_cache(r)
@@ -260,14 +258,17 @@ class Simulation:
     def _empty_cache(self, host: int) -> None:
         """All blocks of a host are free and hold nothing."""
         count, slots = self.replicas[host].kv_blocks, int(self.state[at.SLOT_ROOM])
-        fields = self._arrays[at.A_BLOCKS][host]
-        fields[:] = -1
-        fields[1] = 0
-        fields[2, :count] = np.arange(-1, count - 1)
-        fields[3, : count - 1] = np.arange(1, count)
+        name, holders, previous, after = self._arrays[at.A_BLOCKS][host].T
+        name[:], holders[:], previous[:], after[:] = -1, 0, -1, -1
+        previous[:count] = np.arange(-1, count - 1)
+        after[: count - 1] = np.arange(1, count)
         self.hosts[host, [at.FREE_HEAD, at.FREE_TAIL, at.SLOTS_FREE]] = 0, count - 1, slots
         self._arrays[at.A_SLOTS][host] = np.arange(slots)
-        self._arrays[at.A_MAP_KEYS][host] = -1
+        both, most = self._arrays[at.A_MAP_PAGES][host], int(self.state[at.BLOCK_ROOM]) + 1
+        where, vacant = both[:-most], both[-most:]
+        self._arrays[at.A_MAP_BLOCKS][host, where[where > 0]] = 0
+        where[:] = 0
+        vacant[:] = np.arange(1, most + 1)  # each says which is the next
         self.caches.empty(host)
 
     def _models(self) -> None:
@@ -555,7 +556,7 @@ class Simulation:
         running = hosts[:, at.RUNNING_COUNT] + hosts[:, at.LAGGING]
         if (hosts[:, at.SLOTS_FREE] + running >= self.state[at.RUNNING_ROOM]).all():
             return
-        tables = np.zeros((len(hosts), 2 * room, int(self.state[at.TABLE_ROOM])), np.int64)
+        tables = np.zeros((len(hosts), 2 * room, int(self.state[at.TABLE_ROOM])), np.int32)
         tables[:, :room] = self._arrays[at.A_TABLES]
         self._own(at.A_TABLES, tables)
         slots = np.zeros((len(hosts), 2 * room), np.int64)

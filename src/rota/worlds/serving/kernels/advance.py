@@ -11,7 +11,8 @@ from numba import carray
 from rota.kernel.compile import call_entry, floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
-from rota.worlds.serving.kernels.batch import ASK, blocks_for
+from rota.worlds.serving.kernels.admit import ASK
+from rota.worlds.serving.kernels.holding import blocks_for
 from rota.worlds.serving.kernels.inside import PROMPTS_RUN, STREAMED, inside
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
@@ -149,6 +150,7 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 from rota.worlds.serving.kernels.moves import note
 from rota.worlds.serving.kernels.outstanding import left, wait, work_left
@@ -193,6 +195,13 @@ def possible(state, r, j):
         return False
     if host[ROLE] == MIXED_ROLE or job[GOES_TO, j] == HERE:
         return holds_whole(state, r, j)
+    return possible_prompt(state, r, j)
+
+
+@compiler.inner
+def possible_prompt(state, r, j):
+    """Whether a replica could compute the prompt of a job that another one decodes."""
+    job, host = job_ints(state), host_ints(state)[r]
     if host[ROLE] == DECODE_ROLE or job[PROMPT, j] > host[CONTEXT_LIMIT]:
         return False
     tokens = max(job[PROMPT, j], host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0)
@@ -207,12 +216,19 @@ def outstanding(host):
 
 @compiler.inner
 def host_column(state, column, j, r):
-    """The value of a host column for a job."""
-    job, host = job_ints(state), host_ints(state)[r]
-    if column == COLUMN_DECISIONS:
-        return float(host[DECISIONS_HERE])
+    """The value of a host column for a job. What is only looked up is here, so that it is a part of the loop over the hosts."""
+    host = host_ints(state)[r]
     if column == COLUMN_OUTSTANDING:
         return float(outstanding(host))
+    if column == COLUMN_DECISIONS:
+        return float(host[DECISIONS_HERE])
+    return computed_column(state, column, j, r)
+
+
+@compiler.inner
+def computed_column(state, column, j, r):
+    """The other ones."""
+    job, host = job_ints(state), host_ints(state)[r]
     if column == COLUMN_QUEUED:
         return float(host[QUEUED_COUNT] + host[INBOX_COUNT])
     if column == COLUMN_RUNNING:
@@ -260,7 +276,7 @@ def cheapest(state, j):
     best, best_cost = WAITS, np.inf
     for k in range(state[SAMPLE_WIDTH] if sampled else state[HOSTS]):
         r = samples[j, k] if sampled else k
-        if outstanding(hosts[r]) >= hosts[r, MAX_OUTSTANDING] or hosts[r, SHUT] or not possible(state, r, j):
+        if outstanding(hosts[r]) >= hosts[r, MAX_OUTSTANDING] or hosts[r, SHUT]:
             continue
         mine = answer[r] if asked else cost(terms, j, r, state)
         if mine == np.inf or mine > best_cost:
@@ -269,6 +285,8 @@ def cheapest(state, j):
             fewer = hosts[r, DECISIONS_HERE] - hosts[best, DECISIONS_HERE]
             if fewer > 0 or (fewer == 0 and r > best):
                 continue
+        if not possible(state, r, j):  # last, because few come so far
+            continue
         best, best_cost = r, mine
     return best
 
@@ -437,8 +455,9 @@ def run_host(state, r, until):
 
 
 @compiler.njit
-def advance_apart(state, until):
+def advance_apart(vector, until):
     """Open arrivals, nothing to ask: the hosts meet only when a request is placed."""
+    state = uncounted(vector)
     arrival = job_floats(state)[ARRIVAL]
     while state[NEXT_ARRIVAL] < state[JOBS]:
         j = state[NEXT_ARRIVAL]
@@ -516,8 +535,9 @@ def next_event(state):
 
 
 @compiler.njit
-def advance_together(state, until):
+def advance_together(vector, until):
     """All events of the fleet in the order of time, one by one."""
+    state = uncounted(vector)
     clock = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
     clocks = host_floats(state)
     while True:
@@ -568,8 +588,9 @@ def advance_together(state, until):
 
 
 @compiler.njit
-def settle(state):
+def settle(vector):
     """Take the keys that a policy has answered into the jobs' columns."""
+    state = uncounted(vector)
     count, width = state[ASK_ROWS], state[ANSWER_WIDTH]
     rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
     answer = floats_at(state[A_ANSWER], state[QUEUE_ROOM] + state[RUNNING_ROOM], width)

@@ -9,19 +9,17 @@ import numpy as np
 from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, gap, touch
-from rota.worlds.serving.kernels.decoders import context, drop, join, stop_running
+from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED, admit
+from rota.worlds.serving.kernels.decoders import context, drop, join, join_those, stop_running
+from rota.worlds.serving.kernels.holding import blocks_for, held, last_running, preempt, release, reserve
 from rota.worlds.serving.kernels.inside import (
     ACCEPT_ENTRY,
     CHECK_ENTRY,
     CHECKED,
-    GATE_ENTRY,
-    GATED,
     LAYER_ENTRY,
     LAYERED,
     OBSERVE_ENTRY,
     OBSERVED,
-    PACKED,
-    PICK_ENTRY,
     SPECULATIVE,
     STREAMED,
     TIME_ENTRY,
@@ -39,7 +37,6 @@ from rota.worlds.serving.kernels.layout import (
     A_QUEUE,
     A_ROWS,
     A_RUNNING,
-    A_VICTIM_KEYS,
     ADAPTER_ENTRY,
     ANSWERED,
     ARRIVAL,
@@ -56,11 +53,8 @@ from rota.worlds.serving.kernels.layout import (
     BUDGET,
     BUSY,
     BUSY_SECONDS,
-    CACHED,
-    CACHED_ENTRY,
     CALL_AT_END,
     CHUNK,
-    CHUNKED,
     CLASS_ROOM,
     COLD,
     COMPUTED,
@@ -71,16 +65,11 @@ from rota.worlds.serving.kernels.layout import (
     DECODING_NOW,
     DISPATCH,
     DISPLACED,
-    DISPLACED_AT_MOST,
     DYNAMIC,
     E_FINISH,
-    E_PREEMPT,
-    E_START,
-    ENDLESS,
     ENDS,
     ENDS_AT,
     EXTEND_DECODERS_ENTRY,
-    EXTEND_ENTRY,
     EXTREMES,
     F_DECODE_CONTEXT,
     F_DECODE_MAX,
@@ -95,21 +84,17 @@ from rota.worlds.serving.kernels.layout import (
     FIRST_TOKEN,
     FREE,
     FRESH_COUNT,
-    FULL,
-    FULL_CHECK,
     GANG,
     GANG_SIZE,
     GENERATED,
     GOES_TO,
     HELD_BLOCKS,
     HERE,
-    HIT_TOKENS,
     HOSTS,
     INBOX_COUNT,
     INBOX_HEAD,
     INSIDE,
     ITERATIONS,
-    JOBS,
     KIND_ORDER,
     KIND_VICTIM,
     LAGGING,
@@ -117,27 +102,16 @@ from rota.worlds.serving.kernels.layout import (
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
-    LOADED,
     LOADED_ENTRY,
-    LOADING,
     LOADS,
-    LOOKED_TOKENS,
-    MAX_RUNNING,
     MIXED,
-    MOVING,
     NEXT_IN_BOX,
     NODE,
     NOW,
-    OPEN_ENTRY,
     OUTPUT,
-    PADDED,
-    PICK,
     PINS,
-    PINS_YIELD,
     POWER_ENTRY,
     POWERED,
-    PREEMPTED_HERE,
-    PREEMPTIONS,
     PREEMPTIVE,
     PREFILL_CONTEXT,
     PREFILL_COUNT,
@@ -146,26 +120,19 @@ from rota.worlds.serving.kernels.layout import (
     PREFILL_ROLE,
     PREFILL_SQUARES,
     PREFILL_TOKENS,
-    PREFILLING,
     PREFIX,
     PROMPT,
-    PROMPTS_FIRST,
     QUEUE_ROOM,
-    QUEUED,
     QUEUED_COUNT,
     READY,
-    RELEASE_ENTRY,
     RESERVE,
     RESERVE_CHUNK,
     RESERVE_FIXED,
-    RESERVE_TOKENS,
     ROLE,
     RUNNING_COUNT,
     RUNNING_ROOM,
-    SCHEDULED,
     SELF,
     SLOWNESS,
-    SOURCE,
     SPARE,
     STAGE,
     STALL,
@@ -174,22 +141,13 @@ from rota.worlds.serving.kernels.layout import (
     STOP_BOUNDARY,
     STOP_COLD,
     STOP_FINISH,
-    STOP_LOAD,
-    STOP_MOVE,
-    SWAP_COPY,
-    SWAP_GROUP,
-    SWAP_KEEPS,
-    SWAP_RATE,
     SWAP_ROOM,
-    SWAPPED,
     TARGET,
     TIMING_ENTRY,
     TIMING_PARAMETERS,
     UNPIN_ENTRY,
     VICTIM,
-    VICTIM_WIDTH,
     WATCHED,
-    WATERMARK,
     WATTS,
     WHEN_EMPTY,
     host_floats,
@@ -198,139 +156,8 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
-from rota.worlds.serving.kernels.moves import join_landed, note, park
-from rota.worlds.serving.kernels.outstanding import wait, wait_no_more
-from rota.worlds.serving.kernels.queue import before, first, order_keys, push, remove
-
-IDLE, STARTED, ASK = range(3)  # ASK and more: the kind of keys that are needed is added
-
-
-@compiler.inner
-def blocks_for(tokens, block_tokens):
-    return (tokens + block_tokens - 1) // block_tokens
-
-
-@compiler.inner
-def held(state, r, j):
-    """KV blocks that a running job holds."""
-    job, host = job_ints(state), host_ints(state)[r]
-    if job[STATE, j] != DECODING or host[RESERVE] == RESERVE_FIXED or host[PREFIX]:
-        return job[HELD_BLOCKS, j]
-    return blocks_for(context(job, host, j) + host[DECODING_NOW], host[BLOCK_TOKENS])
-
-
-@compiler.inner
-def release(state, r, j):
-    """Give the blocks of a running job back."""
-    host = host_ints(state)[r]
-    if host[PREFIX]:
-        call_entry(state[RELEASE_ENTRY], state[SELF], r, j, 0, 0)
-    else:
-        host[FREE] += held(state, r, j)
-    job_ints(state)[HELD_BLOCKS, j] = 0
-
-
-@compiler.inner
-def leave_prefills(state, r, j):
-    host = host_ints(state)[r]
-    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
-    position = 0
-    while prefills[position] != j:
-        position += 1
-    host[PREFILL_COUNT] -= 1
-    for k in range(position, host[PREFILL_COUNT]):
-        prefills[k] = prefills[k + 1]
-
-
-@compiler.inner
-def preempt(state, r, j):
-    """Displace a running job: its blocks are free and it waits again; what it had computed is lost, or swapped out."""
-    job, seconds = job_ints(state), job_floats(state)
-    host, clock = host_ints(state)[r], host_floats(state)[r]
-    decoding = job[STATE, j] == DECODING
-    state[DISPLACED] += 1
-    if state[DISPLACED] > max(DISPLACED_AT_MOST, 100 * state[JOBS]):
-        state[FULL] |= ENDLESS
-    release(state, r, j)
-    stop_running(state, r, j)
-    if decoding:
-        if not is_fresh(state, r, j):
-            seconds[LAST_TOKEN, j] = clock[LAST_DECODE]
-        drop(state, r, j)
-    elif job[STATE, j] == LOADING:
-        host[LOADS] -= 1
-    else:
-        leave_prefills(state, r, j)
-    if host[LOADS]:
-        call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)
-    job[STATE, j] = QUEUED
-    job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
-    job[COMPUTED, j] = 0
-    if decoding and host[SWAP_ROOM] > 0:
-        swap_out(state, r, j)
-    job[CHUNK, j] = 0
-    job[PREEMPTIONS, j] += 1
-    host[PREEMPTED_HERE] += 1
-    push(state, r, j)
-    wait(state, r, j)
-    emit(state, E_PREEMPT, j, r, clock[NOW])
-
-
-@compiler.inner
-def swap_out(state, r, j):
-    """The KV of a displaced decoder goes to the host's memory, if there is room; then only its copy has to come back."""
-    job, host, clock = job_ints(state), host_ints(state)[r], host_floats(state)[r]
-    tokens = job[TARGET, j] - 1  # the last token is not in the cache yet
-    blocks = blocks_for(tokens, host[BLOCK_TOKENS])
-    if host[SWAP_KEEPS] and blocks - job[COPIED, j] > host[SWAP_ROOM]:
-        drop_copies(state, r, blocks - job[COPIED, j])
-    copied, job[COPIED, j] = job[COPIED, j], 0
-    if blocks - copied > host[SWAP_ROOM]:
-        host[SWAP_ROOM] += copied
-        return
-    host[SWAP_ROOM] -= blocks - copied
-    clock[STALL] += clock[SWAP_RATE] * (tokens - copied * host[BLOCK_TOKENS])
-    clock[STALL] += clock[SWAP_COPY] * blocks_for(blocks - copied, host[SWAP_GROUP])
-    job[SWAPPED, j] = blocks
-    job[TARGET, j] = job[COMPUTED, j] = job[BASE, j] = tokens
-
-
-@compiler.inner
-def drop_copies(state, r, wanted):
-    """Copies of what runs give way, those of the last admitted first, until so many blocks fit into the host's memory."""
-    job, host = job_ints(state), host_ints(state)[r]
-    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
-    for position in range(host[RUNNING_COUNT] - 1, -1, -1):
-        if wanted <= host[SWAP_ROOM]:
-            return
-        host[SWAP_ROOM] += job[COPIED, running[position]]
-        job[COPIED, running[position]] = 0
-
-
-@compiler.inner
-def is_fresh(state, r, j):
-    fresh = ints_at(state[A_FRESH], state[HOSTS], state[RUNNING_ROOM])[r]
-    for position in range(host_ints(state)[r, FRESH_COUNT]):
-        if fresh[position] == j:
-            return True
-    return False
-
-
-@compiler.inner
-def last_running(state, r):
-    """The running job to displace: the first to go by the victim order, otherwise the last of the order; not one whose KV is still coming in. -1: none."""
-    job = job_ints(state)
-    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
-    arrival = job_floats(state)[ARRIVAL]
-    keys = floats_at(state[A_VICTIM_KEYS], state[JOBS], state[VICTIM_WIDTH]) if state[VICTIM] else order_keys(state)
-    chosen = -1
-    for position in range(host_ints(state)[r, RUNNING_COUNT]):
-        j = running[position]
-        if job[STATE, j] == MOVING:
-            continue
-        if chosen < 0 or (before(keys, arrival, j, chosen) if state[VICTIM] else before(keys, arrival, chosen, j)):
-            chosen = j
-    return chosen
+from rota.worlds.serving.kernels.moves import note, park
+from rota.worlds.serving.kernels.queue import push
 
 
 @compiler.inner
@@ -402,194 +229,6 @@ def grow(state, r):
         if host[RESERVE] == RESERVE_CHUNK:
             reserve(state, r, j, job[COMPUTED, j] + job[CHUNK, j])
     return displaced
-
-
-@compiler.inner
-def reserve(state, r, j, tokens):
-    """Set blocks aside so that a prefilling job can hold so many tokens."""
-    job, host = job_ints(state), host_ints(state)[r]
-    wanted = blocks_for(tokens, host[BLOCK_TOKENS])
-    if wanted > job[HELD_BLOCKS, j]:
-        if host[PREFIX]:
-            call_entry(state[EXTEND_ENTRY], state[SELF], r, j, wanted, tokens)
-        else:
-            host[FREE] -= wanted - job[HELD_BLOCKS, j]
-            job[HELD_BLOCKS, j] = wanted
-    elif host[PREFIX]:
-        call_entry(state[EXTEND_ENTRY], state[SELF], r, j, job[HELD_BLOCKS, j], tokens)
-
-
-@compiler.inner
-def fits(state, r, j, chunk, hits, here, idle_hits):
-    """Whether there are blocks for a job to begin: `hits` of them found, `here` of those in the cache itself, `idle_hits` of these held by nobody."""
-    job, host = job_ints(state), host_ints(state)[r]
-    if host[RESERVE] == RESERVE_FIXED:
-        tokens = max(host[RESERVE_TOKENS], job[TARGET, j])
-    elif host[RESERVE] == RESERVE_CHUNK and not host[FULL_CHECK] and not job[SOURCE, j] and not job[SWAPPED, j]:
-        tokens = hits * host[BLOCK_TOKENS] + chunk
-    else:
-        tokens = job[TARGET, j]
-    return blocks_for(tokens, host[BLOCK_TOKENS]) - here + idle_hits + host[WATERMARK] <= host[FREE]
-
-
-@compiler.inner
-def next_to_begin(state, r):
-    """Position in the line of the job to admit next: the first of the order, unless the batcher packs. -1: none."""
-    if host_ints(state)[r, INSIDE] & PACKED:
-        return call_entry(inside(state, r)[PICK_ENTRY], state[SELF], r, 0, 0, 0)
-    return first(state, r)
-
-
-@compiler.inner
-def may_begin(state, r, j):
-    """Whether a mechanism that looks ahead lets a job begin that would fit now."""
-    if not host_ints(state)[r, INSIDE] & GATED:
-        return True
-    return call_entry(inside(state, r)[GATE_ENTRY], state[SELF], r, j, 0, 0) != 0
-
-
-@compiler.inner
-def chunks(state, r):
-    """How many prompts have tokens in the iteration that is put together, and the most tokens of one."""
-    job, host = job_ints(state), host_ints(state)[r]
-    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
-    count, longest = 0, 0
-    for position in range(host[PREFILL_COUNT]):
-        if job[CHUNK, prefills[position]] > 0:
-            count += 1
-            longest = max(longest, job[CHUNK, prefills[position]])
-    return count, longest
-
-
-@compiler.inner
-def admit(state, r, budget):
-    """The same as `admit_waiting`; those whose adapter had no room are in line again afterwards."""
-    code = admit_waiting(state, r, budget)
-    if state[ADAPTER_ENTRY]:
-        call_entry(state[ADAPTER_ENTRY], state[SELF], r, -1, 3, 0)
-    return code
-
-
-@compiler.inner
-def admit_waiting(state, r, budget):
-    """Admit waiting jobs in their order while slots, tokens and blocks last. Returns STARTED, or ASK + the kind of keys it needs first."""
-    job, seconds = job_ints(state), job_floats(state)
-    host, clock = host_ints(state)[r], host_floats(state)[r]
-    prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
-    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
-    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
-    count, longest = chunks(state, r)  # of those admitted before a policy was asked again
-    adapters = state[ADAPTER_ENTRY]
-    while host[QUEUED_COUNT] > 0 and budget > 0:
-        full = host[RUNNING_COUNT] + host[LAGGING] >= host[MAX_RUNNING]
-        if not state[PREEMPTIVE] and (full or (host[FREE] == 0 and host[PINS] == 0)):
-            break
-        if state[DYNAMIC] and not state[ANSWERED] & (1 << KIND_ORDER):
-            return ASK + KIND_ORDER
-        position = next_to_begin(state, r)
-        if position < 0:
-            break
-        j = waiting[position]
-        if adapters and not call_entry(adapters, state[SELF], r, j, 0, 0):
-            remove(state, r, position)
-            continue
-        moved = (
-            job[SOURCE, j] > 0 or job[SWAPPED, j] > 0
-        )  # computed, and not here: it needs blocks and a slot, and no tokens
-        found = call_entry(state[CACHED_ENTRY], state[SELF], r, j, 0, 0) if host[PREFIX] and not moved else 0
-        hits, here, idle_hits = found >> 42, (found >> 21) & 0x1FFFFF, found & 0x1FFFFF
-        todo = 0 if moved else job[TARGET, j] - hits * host[BLOCK_TOKENS]
-        chunk = min(todo, budget) if host[CHUNKED] else todo
-        if moved:
-            pass
-        elif host[PADDED]:
-            # A request alone may be longer than the budget: one that grew before it was displaced must be able to return.
-            if count > 0 and (count + 1) * max(longest, chunk) > host[BUDGET]:
-                break
-        elif chunk > budget and (count > 0 or (host[DECODES] > 0 and not host[PROMPTS_FIRST])):
-            break
-        if full or not fits(state, r, j, chunk, hits, here, idle_hits) or not may_begin(state, r, j):
-            if host[PINS] and not full and (state[PINS_YIELD] or host[RUNNING_COUNT] == 0):
-                call_entry(state[UNPIN_ENTRY], state[SELF], r, 0, 0, 0)
-                continue
-            if state[PREEMPTIVE] and host[RUNNING_COUNT] > 0:
-                if state[VICTIM] == 2 and not state[ANSWERED] & (1 << KIND_VICTIM):
-                    return ASK + KIND_VICTIM
-                worst = last_running(state, r)
-                if worst >= 0 and before(order_keys(state), seconds[ARRIVAL], j, worst):
-                    # Its tokens of this iteration go back into the budget.
-                    budget += host[MIXED] if job[STATE, worst] == DECODING else job[CHUNK, worst]
-                    preempt(state, r, worst)
-                    count, longest = chunks(state, r)
-                    continue
-            break
-        remove(state, r, position)
-        wait_no_more(state, r, j)
-        loading = call_entry(adapters, state[SELF], r, j, 1, 0) if adapters else 0
-        if loading and not moved:
-            chunk = 0
-        if host[PREFIX]:
-            call_entry(state[OPEN_ENTRY], state[SELF], r, j, hits, 0)
-        if host[PREFIX] and not moved:
-            host[LOOKED_TOKENS] += job[TARGET, j]
-            host[HIT_TOKENS] += hits * host[BLOCK_TOKENS]
-            if np.isnan(seconds[SCHEDULED, j]):
-                job[CACHED, j] = hits * host[BLOCK_TOKENS]
-                job[LOADED, j] = (hits - here) * host[BLOCK_TOKENS]
-        running[host[RUNNING_COUNT]] = j
-        host[RUNNING_COUNT] += 1
-        if moved:
-            reserve(state, r, j, max(host[RESERVE_TOKENS] if host[RESERVE] == RESERVE_FIXED else 0, job[TARGET, j]))
-            job[STATE, j] = MOVING
-            note(state, STOP_MOVE, j)
-            emit(state, E_START, j, r, clock[NOW])
-            if state[PICK]:
-                state[ANSWERED] &= ~(1 << KIND_ORDER)
-            continue
-        if here < hits:
-            await_loads(state, r, j)
-            continue
-        job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
-        job[CHUNK, j] = chunk
-        job[STATE, j] = PREFILLING
-        if host[RESERVE] == RESERVE_CHUNK:
-            reserve(state, r, j, job[COMPUTED, j] + chunk)
-        elif host[RESERVE] == RESERVE_FIXED:
-            reserve(state, r, j, max(host[RESERVE_TOKENS], job[TARGET, j]))
-        else:
-            reserve(state, r, j, job[TARGET, j])
-        if np.isnan(seconds[SCHEDULED, j]):
-            seconds[SCHEDULED, j] = clock[NOW]
-        if loading:
-            job[STATE, j] = MOVING
-            note(state, STOP_LOAD, j)
-            emit(state, E_START, j, r, clock[NOW])
-            if state[PICK]:
-                state[ANSWERED] &= ~(1 << KIND_ORDER)
-            continue
-        prefills[host[PREFILL_COUNT]] = j
-        host[PREFILL_COUNT] += 1
-        budget -= chunk
-        count += 1
-        longest = max(longest, chunk)
-        emit(state, E_START, j, r, clock[NOW])
-        if state[PICK]:
-            state[ANSWERED] &= ~(1 << KIND_ORDER)
-    return STARTED
-
-
-@compiler.inner
-def await_loads(state, r, j):
-    """An admitted job waits, with its blocks and its slot, until the beginning of its prompt has come from a lower tier; the others go on."""
-    job, seconds = job_ints(state), job_floats(state)
-    host, clock = host_ints(state)[r], host_floats(state)[r]
-    job[STATE, j], job[CHUNK, j] = LOADING, 0
-    host[LOADS] += 1
-    if np.isnan(seconds[SCHEDULED, j]):
-        seconds[SCHEDULED, j] = clock[NOW]
-    emit(state, E_START, j, r, clock[NOW])
-    if state[PICK]:
-        state[ANSWERED] &= ~(1 << KIND_ORDER)
 
 
 @compiler.inner
@@ -763,7 +402,7 @@ def begin(state, r):
         note(state, STOP_COLD, r)
         return IDLE
     if host[LANDINGS]:
-        join_landed(state, r)
+        join_those(state, r, LANDED, LANDINGS)
     if host[LOADS]:
         call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)
     if host[STAGE] == 0:

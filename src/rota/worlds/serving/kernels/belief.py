@@ -32,7 +32,7 @@ from rota.worlds.serving.kernels.layout import (
     whole_state,
 )
 from rota.worlds.serving.kernels.lru import drop, holds, put
-from rota.worlds.serving.kernels.names import block_hash
+from rota.worlds.serving.kernels.names import name_of, names_of
 
 TRUE, SENT, TOLD = range(3)
 EVENTS_FULL = 2  # a bit of FULL
@@ -86,8 +86,9 @@ def believed_blocks(state, r, j):
         hear(state, r)
     keys, _, _, _ = index_parts(state, r)
     job, host = job_ints(state), host_ints(state)[r]
+    names, own = names_of(state, host, j)
     found = 0
-    while (found + 1) * host[BLOCK_TOKENS] < job[PROMPT, j] and holds(keys, block_hash(state, host, j, found)):
+    while (found + 1) * host[BLOCK_TOKENS] < job[PROMPT, j] and holds(keys, name_of(names, own, found)):
         found += 1
     return found
 
@@ -97,8 +98,9 @@ def note_sent(state, r, j):
     """The router sends a prompt: its blocks will be there. The first block is used last, so that of one prompt the end is forgotten first."""
     keys, values, entries, line = index_parts(state, r)
     job, host = job_ints(state), host_ints(state)[r]
+    names, own = names_of(state, host, j)
     for k in range(job[PROMPT, j] // host[BLOCK_TOKENS] - 1, -1, -1):
-        put(keys, values, entries, line, block_hash(state, host, j, k))
+        put(keys, values, entries, line, name_of(names, own, k))
 
 
 _SIGNATURE = "int64(int64, int64, int64, int64, int64)"

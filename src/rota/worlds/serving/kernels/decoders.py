@@ -106,6 +106,17 @@ def join(state, r, j):
 
 
 @compiler.inner
+def join_those(state, r, what, count):
+    """Jobs in a state in which they stood aside decode from this iteration on; `count`: where the host counts them."""
+    job, host = job_ints(state), host_ints(state)[r]
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    for position in range(host[RUNNING_COUNT]):
+        if job[STATE, running[position]] == what:
+            join(state, r, running[position])
+    host[count] = 0
+
+
+@compiler.inner
 def drop(state, r, j):
     """A decoding job stops: it is out of every count, its GENERATED is up to date."""
     job, host = job_ints(state), host_ints(state)[r]

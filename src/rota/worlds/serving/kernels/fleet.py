@@ -3,9 +3,10 @@
 from rota.kernel.compile import call_entry, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
+from rota.worlds.serving.kernels.admit import fits
 from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, outstanding, place, possible
-from rota.worlds.serving.kernels.batch import blocks_for, fits, is_fresh, leave_prefills, release, reserve
 from rota.worlds.serving.kernels.decoders import drop, generated, stop_running
+from rota.worlds.serving.kernels.holding import blocks_for, is_fresh, leave_prefills, release, reserve
 from rota.worlds.serving.kernels.layout import (
     A_DECODE_TERMS,
     A_QUEUE,
@@ -89,9 +90,10 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 from rota.worlds.serving.kernels.moves import kick, note, release_source
-from rota.worlds.serving.kernels.outstanding import nothing_waits, uncount
+from rota.worlds.serving.kernels.outstanding import lose, nothing_waits, uncount
 from rota.worlds.serving.kernels.queue import push, set_count
 
 
@@ -188,8 +190,9 @@ def could_take(state, r, j):
 
 
 @compiler.njit
-def pair_column(state, column, j, out):
+def pair_column(vector, column, j, out):
     """A host column that depends on the job, a value a host."""
+    state = uncounted(vector)
     for r in range(state[HOSTS]):
         out[r] = host_column(state, column, j, r)
 
@@ -219,7 +222,8 @@ def restart(state, j, r, now):
     """A job has lost its KV: prompt and what was generated must be computed again, wherever the router sends it."""
     job = job_ints(state)
     job[TARGET, j] = job[PROMPT, j] + job[GENERATED, j]
-    job[COMPUTED, j] = job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
+    lose(job, j)
+    job[CHUNK, j] = job[SOURCE, j] = job[SOURCE_HELD, j] = job[HELD_BLOCKS, j] = 0
     if r >= 0:
         host_ints(state)[r, SWAP_ROOM] += job[SWAPPED, j] + job[COPIED, j]
     job[SWAPPED, j] = job[COPIED, j] = 0

@@ -21,12 +21,14 @@ from rota.worlds.serving.kernels.layout import (
     QUEUED,
     RUNNING_ROOM,
     SELF,
+    SERVED,
     SIZE,
     STATE,
     host_floats,
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 
 # Columns that change while a job is in the system; the others are looked up in a table of fixed columns.
@@ -34,8 +36,9 @@ CACHED_HERE, ATTAINED, REMAINING, GENERATED_TOKENS, PREFILLED_TOKENS, RUNNING_NO
 
 
 @compiler.njit
-def gather(state, codes, fixed, count, out):
+def gather(vector, codes, fixed, count, out):
     """Fill ``out[c, i]`` with column ``codes[c]`` of the i-th job in question; codes from 0 on are rows of `fixed`."""
+    state = uncounted(vector)
     job, seconds = job_ints(state), job_floats(state)
     hosts, clocks = host_ints(state), host_floats(state)
     rows = ints_at(state[A_ROWS], 1, state[QUEUE_ROOM] + state[RUNNING_ROOM])[0]
@@ -64,7 +67,8 @@ def gather(state, codes, fixed, count, out):
             elif code == PREEMPTED:
                 out[c, i] = job[PREEMPTIONS, j]
             elif code == ATTAINED:
-                out[c, i] = clocks[r, PREFILL_RATE] * prefilled + clocks[r, DECODE_RATE] * tokens
+                served = max(prefilled, job[SERVED, j])  # what is computed again is no new service
+                out[c, i] = clocks[r, PREFILL_RATE] * served + clocks[r, DECODE_RATE] * tokens
             else:
                 answer = max(0.0, seconds[SIZE, j] - tokens)
                 out[c, i] = clocks[r, PREFILL_RATE] * (job[PROMPT, j] - prefilled) + clocks[r, DECODE_RATE] * answer

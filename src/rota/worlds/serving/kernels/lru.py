@@ -2,33 +2,9 @@
 
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.cache_layout import AFTER, BEFORE, COUNT, LIMIT, NAME, NEWEST, OLDEST, VACANT
-from rota.worlds.serving.kernels.names import NOBODY, find, forget
-
-
-@compiler.inner
-def unhook(entries, line, e):
-    """Take an entry out of the line."""
-    before, after = entries[BEFORE, e], entries[AFTER, e]
-    if before == NOBODY:
-        line[OLDEST] = after
-    else:
-        entries[AFTER, before] = after
-    if after == NOBODY:
-        line[NEWEST] = before
-    else:
-        entries[BEFORE, after] = before
-
-
-@compiler.inner
-def hook(entries, line, e):
-    """Put an entry at the end of the line: it was used last."""
-    newest = line[NEWEST]
-    entries[BEFORE, e], entries[AFTER, e] = newest, NOBODY
-    if newest == NOBODY:
-        line[OLDEST] = e
-    else:
-        entries[AFTER, newest] = e
-    line[NEWEST] = e
+from rota.worlds.serving.kernels.hashing import find, forget
+from rota.worlds.serving.kernels.line import hook, unhook
+from rota.worlds.serving.kernels.names import NOBODY
 
 
 @compiler.inner
@@ -44,7 +20,7 @@ def drop(keys, values, entries, line, name):
         return
     e = values[position]
     forget(keys, values, name)
-    unhook(entries, line, e)
+    unhook(entries[BEFORE], entries[AFTER], line, OLDEST, NEWEST, e)
     entries[AFTER, e] = line[VACANT]
     line[VACANT] = e
     line[COUNT] -= 1
@@ -55,8 +31,8 @@ def put(keys, values, entries, line, name):
     """A name is used: it goes to the end of the line. Returns the name that had to leave for it, or NOBODY."""
     position = find(keys, name)
     if keys[position] != NOBODY:
-        unhook(entries, line, values[position])
-        hook(entries, line, values[position])
+        unhook(entries[BEFORE], entries[AFTER], line, OLDEST, NEWEST, values[position])
+        hook(entries[BEFORE], entries[AFTER], line, OLDEST, NEWEST, values[position])
         return NOBODY
     left = NOBODY
     if line[COUNT] == line[LIMIT]:
@@ -67,6 +43,6 @@ def put(keys, values, entries, line, name):
     line[VACANT] = entries[AFTER, e]
     entries[NAME, e] = name
     keys[position], values[position] = name, e
-    hook(entries, line, e)
+    hook(entries[BEFORE], entries[AFTER], line, OLDEST, NEWEST, e)
     line[COUNT] += 1
     return left

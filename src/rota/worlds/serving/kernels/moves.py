@@ -7,9 +7,8 @@ where things go and how long that takes.
 from rota.kernel.compile import call_entry, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
-from rota.worlds.serving.kernels.decoders import join, stop_running
+from rota.worlds.serving.kernels.decoders import stop_running
 from rota.worlds.serving.kernels.layout import (
-    A_RUNNING,
     A_STOPS,
     BLOCK_TOKENS,
     BUSY,
@@ -17,7 +16,6 @@ from rota.worlds.serving.kernels.layout import (
     COPIED,
     FREE,
     HELD_BLOCKS,
-    HOSTS,
     INTERRUPTED,
     LANDED,
     LANDINGS,
@@ -28,8 +26,6 @@ from rota.worlds.serving.kernels.layout import (
     READY,
     REGISTERED,
     RELEASE_ENTRY,
-    RUNNING_COUNT,
-    RUNNING_ROOM,
     SELF,
     SLOT,
     SOURCE,
@@ -122,14 +118,3 @@ def land(state, j, r, now):
     job[STATE, j] = LANDED
     host[LANDINGS] += 1
     kick(state, r, now)
-
-
-@compiler.inner
-def join_landed(state, r):
-    """Those that have landed decode from this iteration on."""
-    job, host = job_ints(state), host_ints(state)[r]
-    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
-    for position in range(host[RUNNING_COUNT]):
-        if job[STATE, running[position]] == LANDED:
-            join(state, r, running[position])
-    host[LANDINGS] = 0

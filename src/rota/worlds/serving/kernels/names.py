@@ -1,76 +1,46 @@
-"""Names of blocks: what identifies a block and all that is before it, and a map from names to numbers."""
+"""Names of blocks: what identifies a block and all that is before it, as a number.
+
+Numbers are dense, 0, 1, 2, ..., and blocks that follow one another in a prompt mostly have numbers that do: maps of them lie close in memory. What
+the trace knows of a prompt is laid out before the run, a number for each block of the cache; a block that it does not know has a number
+that no other request has.
+"""
 
 import numpy as np
 
-from rota.kernel.compile import ints_at
+from rota.kernel.compile import ints_at, small_ints_at
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.layout import (
-    A_PREFIX_IDS,
-    A_PREFIX_OFFSETS,
-    BLOCK_TOKENS,
-    JOBS,
-    OUTPUT,
-    PREFIX_ANSWERS,
-    PREFIX_COUNT,
-    PREFIX_TOKENS,
-    PROMPT,
-    TABLE_ROOM,
-    job_ints,
-)
+from rota.worlds.serving.kernels.layout import A_NAME_STARTS, A_NAMES, JOBS, PREFIX
 
 NOBODY = -1
 
 
 @compiler.inner
-def block_hash(state, host, j, k):
-    """Identity of the k-th full block of a job: from the trace where that names it, otherwise its own."""
-    job = job_ints(state)
-    size, known = host[BLOCK_TOKENS], state[PREFIX_TOKENS]
-    named = job[PROMPT, j] + (job[OUTPUT, j] if state[PREFIX_ANSWERS] else 0)
-    if known > 0 and (k + 1) * size <= named:
-        offsets = ints_at(state[A_PREFIX_OFFSETS], 1, state[JOBS] + 1)[0]
-        ids = ints_at(state[A_PREFIX_IDS], 1, max(state[PREFIX_COUNT], 1))[0]
-        if known >= size:  # several blocks of the cache to one of the trace
-            share = known // size
-            position = offsets[j] + k // share
-            if position < offsets[j + 1]:
-                return ids[position] * share + k % share
-        else:  # a block of the cache is named by the last one of the trace in it
-            share = size // known
-            position = offsets[j] + (k + 1) * share - 1
-            if position < offsets[j + 1]:
-                return ids[position]
-    shares = max(1, known // size) if known > 0 else 1
-    return state[PREFIX_COUNT] * shares + j * state[TABLE_ROOM] + k
+def names_of(state, host, j):
+    """The names of a job's first blocks, which the trace knows, and what to add to the number of a later one to get its own name."""
+    row = 2 * (host[PREFIX] - 1)
+    starts = ints_at(state[A_NAME_STARTS], row + 2, state[JOBS] + 1)
+    first = starts[row, j]
+    return small_ints_at(state[A_NAMES] + 4 * first, 1, starts[row, j + 1] - first)[0], starts[row + 1, j]
 
 
 @compiler.inner
-def home(key, room):
-    return (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & np.uint64(room - 1)
+def name_of(names, own, k):
+    """The name of the k-th full block of a job."""
+    return np.int64(names[k]) if k < len(names) else own + k
 
 
-@compiler.inner
-def find(keys, key):
-    """Position of a key in the map, or of the empty place where it belongs."""
-    room = len(keys)
-    position = np.int64(home(key, room))
-    while keys[position] != NOBODY and keys[position] != key:
-        position = (position + 1) & (room - 1)
-    return position
-
-
-@compiler.inner
-def forget(keys, values, key):
-    """Delete a key; those behind it move up, so that no tombstones are needed."""
-    room = len(keys)
-    hole = find(keys, key)
-    position = hole
-    while True:
-        position = (position + 1) & (room - 1)
-        if keys[position] == NOBODY:
-            break
-        wanted = np.int64(home(keys[position], room))
-        if ((position - wanted) & (room - 1)) >= ((position - hole) & (room - 1)):
-            keys[hole], values[hole] = keys[position], values[position]
-            hole = position
-    keys[hole] = NOBODY
+@compiler.njit
+def fill_names(offsets, ids, known, size, starts, names):
+    """Lay the names of all jobs out for blocks of `size` tokens, where the trace has an id for each `known` tokens."""
+    share = known // size if known >= size else size // known
+    for j in range(len(offsets) - 1):
+        first, at, end = offsets[j], starts[j], starts[j + 1]
+        if share == 1:
+            for k in range(end - at):
+                names[at + k] = ids[first + k]
+        elif known < size:  # a block of the cache is named by the last one of the trace in it
+            for k in range(end - at):
+                names[at + k] = ids[first + (k + 1) * share - 1]
+        else:  # several blocks of the cache to one of the trace
+            for k in range(end - at):
+                names[at + k] = ids[first + k // share] * share + k % share

@@ -5,8 +5,8 @@ from numba import carray
 
 from rota.kernel.compile import floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.batch import release
 from rota.worlds.serving.kernels.decoders import generated
+from rota.worlds.serving.kernels.holding import release
 from rota.worlds.serving.kernels.layout import (
     A_CLOCK,
     A_LAGGING,

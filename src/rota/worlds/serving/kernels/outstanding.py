@@ -19,6 +19,7 @@ from rota.worlds.serving.kernels.layout import (
     QUEUED_COUNT,
     RUNNING_COUNT,
     RUNNING_ROOM,
+    SERVED,
     SIZE,
     SOURCE,
     STATE,
@@ -29,12 +30,20 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_floats,
     job_ints,
+    uncounted,
 )
 
 
 @compiler.inner
 def prompt_left(job, j):
     return 0 if job[STATE, j] == DECODING else job[PROMPT, j] - min(job[COMPUTED, j], job[PROMPT, j])
+
+
+@compiler.inner
+def lose(job, j):
+    """A job's KV is lost. What it had of its prompt remains service that it has received."""
+    job[SERVED, j] = max(job[SERVED, j], job[PROMPT, j] - prompt_left(job, j))
+    job[COMPUTED, j] = 0
 
 
 @compiler.inner
@@ -96,8 +105,9 @@ def work_left(state, r):
 
 
 @compiler.njit
-def outstanding_work(state, tokens, seconds):
+def outstanding_work(vector, tokens, seconds):
     """Fill for each host the tokens that it has still to do, and the seconds of work that these are."""
+    state = uncounted(vector)
     for r in range(state[HOSTS]):
         prompt, answer = left(state, r)
         tokens[r] = prompt + answer

@@ -5,8 +5,8 @@ See `rota.worlds.serving.policies.s3`.
 
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.batch import blocks_for, preempt
 from rota.worlds.serving.kernels.decoders import context
+from rota.worlds.serving.kernels.holding import blocks_for, preempt
 from rota.worlds.serving.kernels.inside import CAPACITY, RESERVED, inside
 from rota.worlds.serving.kernels.layout import (
     A_QUEUE,

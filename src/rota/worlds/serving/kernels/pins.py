@@ -7,11 +7,8 @@ from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
 from rota.worlds.serving.kernels.cache_layout import C_PINS, PIN_ROOM, cache_state
 from rota.worlds.serving.kernels.layout import (
-    A_MAP_KEYS,
-    A_MAP_VALUES,
     BLOCK_TOKENS,
     HOSTS,
-    MAP_ROOM,
     OUTPUT,
     PIN_ENDS,
     PINNED,
@@ -23,22 +20,24 @@ from rota.worlds.serving.kernels.layout import (
     whole_state,
 )
 from rota.worlds.serving.kernels.moves import kick
-from rota.worlds.serving.kernels.names import NOBODY, block_hash, find
-from rota.worlds.serving.kernels.prefix import hold, let_go
+from rota.worlds.serving.kernels.names import NOBODY, name_of, names_of
+from rota.worlds.serving.kernels.pages import block_named, pages_of
+from rota.worlds.serving.kernels.prefix import blocks_of, hold, let_go
 
 
 @compiler.njit
 def pin(state, r, j, until, now):
     """Hold the blocks of an ended job that are in the cache. There is room for one pin more. Returns how many blocks these are."""
     job, host, cache = job_ints(state), host_ints(state)[r], cache_state(state)
-    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
+    where, _, rows = pages_of(state, r)
+    names, own = names_of(state, host, j)
+    fields = blocks_of(state, r)
     touch(state, r, now)
     for k in range((job[PROMPT, j] + job[OUTPUT, j] - 1) // host[BLOCK_TOKENS]):
-        position = find(keys, block_hash(state, host, j, k))
-        if keys[position] == NOBODY:
+        b = block_named(where, rows, name_of(names, own, k))
+        if b == NOBODY:
             break
-        hold(state, r, values[position])
+        hold(state, r, host, fields, b)
         job[PINNED, j] = k + 1
     if job[PINNED, j] > 0:
         job_floats(state)[PIN_ENDS, j] = until
@@ -52,13 +51,14 @@ def release_pin(state, r, position):
     """Let go of the blocks of the pin at a position, the last block first."""
     job, host, cache = job_ints(state), host_ints(state)[r], cache_state(state)
     pins = ints_at(cache[C_PINS], state[HOSTS], cache[PIN_ROOM])[r]
-    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
+    where, _, rows = pages_of(state, r)
+    fields = blocks_of(state, r)
     j = pins[position]
     host[PINS] -= 1
     pins[position] = pins[host[PINS]]
+    names, own = names_of(state, host, j)
     for k in range(job[PINNED, j] - 1, -1, -1):
-        let_go(state, r, values[find(keys, block_hash(state, host, j, k))])
+        let_go(state, r, host, fields, block_named(where, rows, name_of(names, own, k)))
     job[PINNED, j] = 0
 
 

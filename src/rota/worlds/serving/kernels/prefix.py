@@ -1,25 +1,24 @@
-"""Prefix caching as vLLM does it: physical blocks, a map from block hash to block, and one queue of free blocks.
+"""Prefix caching as vLLM does it: physical blocks, a map from a block's name to the block, and one queue of free blocks.
 
 A block that nobody holds keeps its content until it is taken for something else; the least recently freed goes first, and of
-one request the last block first. A hash stands for the block and everything before it. Other rules of eviction are in `eviction`,
+one request the last block first. A name stands for the block and everything before it (vLLM has hashes). Other rules of eviction are in `eviction`,
 tiers below the cache in `tiers`.
 """
 
 import numpy as np
 
-from rota.kernel.compile import ints_at
+from rota.kernel.compile import ints_at, small_ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.belief import tell
 from rota.worlds.serving.kernels.eviction import born, least, rest, used, wake
 from rota.worlds.serving.kernels.layout import (
     A_BLOCKS,
     A_ENDING,
-    A_MAP_KEYS,
-    A_MAP_VALUES,
     A_SLOTS,
     A_TABLES,
     ADMITTED,
     BASE,
+    BELIEF,
     BLOCK_ROOM,
     BLOCK_TOKENS,
     CACHE_CLOCK,
@@ -36,7 +35,6 @@ from rota.worlds.serving.kernels.layout import (
     LOADED_AT,
     LOADING,
     LOADS_AT,
-    MAP_ROOM,
     NOW,
     REGISTERED,
     RUNNING_ROOM,
@@ -54,7 +52,9 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
-from rota.worlds.serving.kernels.names import NOBODY, block_hash, find, forget
+from rota.worlds.serving.kernels.line import hook, unhook
+from rota.worlds.serving.kernels.names import NOBODY, name_of, names_of
+from rota.worlds.serving.kernels.pages import block_named, give_name, pages_of, take_name
 from rota.worlds.serving.kernels.tiers import load, sink, tier_of
 
 HASH, HOLDERS, PREVIOUS, NEXT, BLOCK_FIELDS = range(5)
@@ -62,10 +62,10 @@ FOUND_SHIFT, HERE_SHIFT, BLOCK_MASK = np.int64(42), np.int64(21), np.int64((1 <<
 
 
 @compiler.inner
-def block_fields(state, r):
-    return ints_at(state[A_BLOCKS], state[HOSTS] * BLOCK_FIELDS, state[BLOCK_ROOM])[
-        r * BLOCK_FIELDS : (r + 1) * BLOCK_FIELDS
-    ]
+def blocks_of(state, r):
+    """The blocks of a host, a row each: its name, how many hold it, and its neighbours in the queue of free blocks."""
+    room = state[BLOCK_ROOM]
+    return small_ints_at(state[A_BLOCKS] + 4 * BLOCK_FIELDS * room * r, room, BLOCK_FIELDS)
 
 
 @compiler.inner
@@ -74,19 +74,19 @@ def cached_blocks(state, r, j):
 
     At least one token is always computed, so a prompt that is cached whole still misses its last block.
     """
-    job, host = job_ints(state), host_ints(state)[r]
-    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
-    fields = block_fields(state, r)
+    host, fields = host_ints(state)[r], blocks_of(state, r)
+    where, _, rows = pages_of(state, r)
+    names, own = names_of(state, host, j)
+    tiers = host[TIERS]
     hits, here, idle = 0, 0, 0
-    for k in range((job[TARGET, j] - 1) // host[BLOCK_TOKENS]):
-        name = block_hash(state, host, j, k)
-        position = find(keys, name)
-        if keys[position] != NOBODY:
+    for k in range((job_ints(state)[TARGET, j] - 1) // host[BLOCK_TOKENS]):
+        name = name_of(names, own, k)
+        b = block_named(where, rows, name)
+        if b != NOBODY:
             here += 1
-            if fields[HOLDERS, values[position]] == 0:
+            if fields[b, HOLDERS] == 0:
                 idle += 1
-        elif host[TIERS] == 0 or tier_of(state, r, name) < 0:
+        elif tiers == 0 or tier_of(state, r, name) < 0:
             break
         hits += 1
     return hits, here, idle
@@ -95,55 +95,38 @@ def cached_blocks(state, r, j):
 @compiler.inner
 def unlink(host, fields, b):
     """Take a block out of the queue of free blocks."""
-    before, after = fields[PREVIOUS, b], fields[NEXT, b]
-    if before == NOBODY:
-        host[FREE_HEAD] = after
-    else:
-        fields[NEXT, before] = after
-    if after == NOBODY:
-        host[FREE_TAIL] = before
-    else:
-        fields[PREVIOUS, after] = before
+    unhook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
     host[FREE] -= 1
 
 
 @compiler.inner
-def hold(state, r, b):
+def hold(state, r, host, fields, b):
     """A job holds a block that was found in the cache."""
-    host, fields = host_ints(state)[r], block_fields(state, r)
-    if fields[HOLDERS, b] == 0:
+    if fields[b, HOLDERS] == 0:
         if host[EVICTION]:
             wake(state, r, b)
             host[FREE] -= 1
         else:
             unlink(host, fields, b)
-    fields[HOLDERS, b] += 1
+    fields[b, HOLDERS] += 1
 
 
 @compiler.inner
-def let_go(state, r, b):
+def let_go(state, r, host, fields, b):
     """A job holds a block no more. It keeps its content until it is needed."""
-    host, fields = host_ints(state)[r], block_fields(state, r)
-    fields[HOLDERS, b] -= 1
-    if fields[HOLDERS, b] > 0:
+    fields[b, HOLDERS] -= 1
+    if fields[b, HOLDERS] > 0:
         return
     host[FREE] += 1
-    if host[EVICTION] and fields[HASH, b] != NOBODY:
+    if host[EVICTION] and fields[b, HASH] != NOBODY:
         rest(state, r, b)
         return
-    tail = host[FREE_TAIL]
-    fields[PREVIOUS, b], fields[NEXT, b] = tail, NOBODY
-    if tail == NOBODY:
-        host[FREE_HEAD] = b
-    else:
-        fields[NEXT, tail] = b
-    host[FREE_TAIL] = b
+    hook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
 
 
 @compiler.inner
-def take(state, r):
+def take(state, r, host, fields):
     """A block for new content: the first of the queue, and by other rules, when that is empty, the one that they name."""
-    host, fields = host_ints(state)[r], block_fields(state, r)
     b = host[FREE_HEAD]
     if b != NOBODY:
         unlink(host, fields, b)
@@ -151,50 +134,75 @@ def take(state, r):
         b = least(state, r)
         wake(state, r, b)
         host[FREE] -= 1
-    if fields[HASH, b] != NOBODY:
-        keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-        values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
-        name = fields[HASH, b]
-        forget(keys, values, name)
-        fields[HASH, b] = NOBODY
+    name = np.int64(fields[b, HASH])
+    if name != NOBODY:
+        where, counts, rows = pages_of(state, r)
+        take_name(where, counts, rows, name)
+        fields[b, HASH] = NOBODY
         if host[TIERS]:
             sink(state, r, name)
-        else:
+        elif state[BELIEF]:
             tell(state, r, name, 0)
-    fields[HOLDERS, b] = 1
+    fields[b, HOLDERS] = 1
     return b
+
+
+@compiler.inner
+def take_all(state, r, blocks, begin, end):
+    """Blocks for new content, for these places of a table."""
+    host, fields = host_ints(state)[r], blocks_of(state, r)
+    if host[EVICTION] or host[TIERS] or state[BELIEF]:
+        for k in range(begin, end):
+            blocks[k] = take(state, r, host, fields)
+        return
+    # The same for the plain cache, the whole beginning of the queue at once.
+    where, counts, rows = pages_of(state, r)
+    b = host[FREE_HEAD]
+    for k in range(begin, end):
+        blocks[k] = b
+        name = np.int64(fields[b, HASH])
+        if name != NOBODY:
+            take_name(where, counts, rows, name)
+            fields[b, HASH] = NOBODY
+        fields[b, HOLDERS] = 1
+        b = np.int64(fields[b, NEXT])
+    host[FREE_HEAD] = b
+    if b == NOBODY:
+        host[FREE_TAIL] = NOBODY
+    else:
+        fields[b, PREVIOUS] = NOBODY
+    host[FREE] -= end - begin
 
 
 @compiler.inner
 def table(state, r, j):
     """The blocks of a job that runs or is parked, in the order of its tokens."""
-    tables = ints_at(state[A_TABLES], state[HOSTS] * state[SLOT_ROOM], state[TABLE_ROOM])
+    tables = small_ints_at(state[A_TABLES], state[HOSTS] * state[SLOT_ROOM], state[TABLE_ROOM])
     return tables[r * state[SLOT_ROOM] + job_ints(state)[SLOT, j]]
 
 
 @compiler.inner
 def open_table(state, r, j, hits):
     """Give a job a block table that begins with its cached blocks."""
-    job, host = job_ints(state), host_ints(state)[r]
+    job, host, fields = job_ints(state), host_ints(state)[r], blocks_of(state, r)
     slots = ints_at(state[A_SLOTS], state[HOSTS], state[SLOT_ROOM])[r]
     host[SLOTS_FREE] -= 1
     job[SLOT, j] = slots[host[SLOTS_FREE]]
-    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
+    where, _, rows = pages_of(state, r)
+    names, own = names_of(state, host, j)
     blocks = table(state, r, j)
     host[CACHE_CLOCK] += 1
     job[ADMITTED, j] = host[CACHE_CLOCK]
     gap = hits
     for k in range(hits):
-        position = find(keys, block_hash(state, host, j, k))
-        if keys[position] == NOBODY:
+        b = block_named(where, rows, name_of(names, own, k))
+        blocks[k] = b
+        if b == NOBODY:
             gap = min(gap, k)
-            blocks[k] = NOBODY
             continue
-        blocks[k] = values[position]
-        hold(state, r, blocks[k])
+        hold(state, r, host, fields, b)
         if host[EVICTION]:
-            used(state, r, blocks[k])
+            used(state, r, b)
     job[HELD_BLOCKS, j] = hits
     job[REGISTERED, j] = gap
     if gap < hits:
@@ -205,14 +213,16 @@ def open_table(state, r, j, hits):
 def begin_loads(state, r, j, gap, hits):
     """The blocks of a job that are not in the cache come from the tiers below. They can be found by others when all are there."""
     job, host, clock, blocks = job_ints(state), host_ints(state)[r], host_floats(state)[r], table(state, r, j)
+    names, own = names_of(state, host, j)
+    fields = blocks_of(state, r)
     ends = clock[NOW]
     for k in range(gap, hits):
         if blocks[k] == NOBODY:
-            name = block_hash(state, host, j, k)
+            name = name_of(names, own, k)
             ends = max(ends, load(state, r, tier_of(state, r, name), name, clock[NOW]))
     for k in range(gap, hits):  # only now, because what is taken goes down and may push out what is read
         if blocks[k] == NOBODY:
-            blocks[k] = take(state, r)
+            blocks[k] = take(state, r, host, fields)
     job[COMPUTED, j] = hits * host[BLOCK_TOKENS]
     job_floats(state)[LOADED_AT, j] = ends
     clock[LOADS_AT] = min(clock[LOADS_AT], ends)
@@ -222,29 +232,32 @@ def begin_loads(state, r, j, gap, hits):
 def register(state, r, j, tokens):
     """Make the full blocks among a job's first `tokens` tokens findable."""
     job, host = job_ints(state), host_ints(state)[r]
-    keys = ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r]
-    values = ints_at(state[A_MAP_VALUES], state[HOSTS], state[MAP_ROOM])[r]
-    fields, blocks = block_fields(state, r), table(state, r, j)
     full = tokens // host[BLOCK_TOKENS]
+    if full <= job[REGISTERED, j]:
+        return
+    fields, blocks = blocks_of(state, r), table(state, r, j)
+    where, counts, rows = pages_of(state, r)
+    names, own = names_of(state, host, j)
     for k in range(job[REGISTERED, j], full):
-        key = block_hash(state, host, j, k)
-        position = find(keys, key)
-        if keys[position] == NOBODY:  # a second copy of a known block stays nameless
-            keys[position], values[position] = key, blocks[k]
-            fields[HASH, blocks[k]] = key
+        name = name_of(names, own, k)
+        if block_named(where, rows, name) == NOBODY:  # a second copy of a known block stays nameless
+            b = np.int64(blocks[k])
+            give_name(where, counts, rows, name, b)
+            fields[b, HASH] = name
             if host[EVICTION]:
-                born(state, r, blocks[k], job[ADMITTED, j], k)
-            tell(state, r, key, 1)
-    job[REGISTERED, j] = max(job[REGISTERED, j], full)
+                born(state, r, b, job[ADMITTED, j], k)
+            if state[BELIEF]:
+                tell(state, r, name, 1)
+    job[REGISTERED, j] = full
 
 
 @compiler.inner
 def extend_table(state, r, j, wanted, tokens):
     """Give a job blocks up to `wanted`, and name those that `tokens` tokens fill."""
-    job, blocks = job_ints(state), table(state, r, j)
-    for k in range(job[HELD_BLOCKS, j], wanted):
-        blocks[k] = take(state, r)
-    job[HELD_BLOCKS, j] = max(wanted, job[HELD_BLOCKS, j])
+    job = job_ints(state)
+    if wanted > job[HELD_BLOCKS, j]:
+        take_all(state, r, table(state, r, j), job[HELD_BLOCKS, j], wanted)
+        job[HELD_BLOCKS, j] = wanted
     register(state, r, j, tokens)
 
 
@@ -261,15 +274,39 @@ def extend_decoders(state, r):
 
 
 @compiler.inner
+def let_all_go(state, r, blocks):
+    """A job holds these blocks no more, the last one first; they keep their content until they are needed."""
+    host, fields = host_ints(state)[r], blocks_of(state, r)
+    if host[EVICTION]:
+        for k in range(len(blocks) - 1, -1, -1):
+            let_go(state, r, host, fields, np.int64(blocks[k]))
+        return
+    # The same for the plain cache, with the end of the queue at hand.
+    tail, freed = host[FREE_TAIL], 0
+    for k in range(len(blocks) - 1, -1, -1):
+        b = np.int64(blocks[k])
+        fields[b, HOLDERS] -= 1
+        if fields[b, HOLDERS] > 0:
+            continue
+        freed += 1
+        fields[b, PREVIOUS], fields[b, NEXT] = tail, NOBODY
+        if tail == NOBODY:
+            host[FREE_HEAD] = b
+        else:
+            fields[tail, NEXT] = b
+        tail = b
+    host[FREE_TAIL] = tail
+    host[FREE] += freed
+
+
+@compiler.inner
 def release_table(state, r, j):
-    """A job lets go of its blocks, the last one first; they keep their content until they are needed."""
+    """A job lets go of its blocks."""
     job, host = job_ints(state), host_ints(state)[r]
-    blocks = table(state, r, j)
     decoding = job[STATE, j] == DECODING
     if job[STATE, j] != LOADING:  # what is on its way has no name yet
         register(state, r, j, job[BASE, j] + host[STEP] - job[JOINED, j] if decoding else job[COMPUTED, j])
-    for k in range(job[HELD_BLOCKS, j] - 1, -1, -1):
-        let_go(state, r, blocks[k])
+    let_all_go(state, r, table(state, r, j)[: job[HELD_BLOCKS, j]])
     slots = ints_at(state[A_SLOTS], state[HOSTS], state[SLOT_ROOM])[r]
     slots[host[SLOTS_FREE]] = job[SLOT, j]
     host[SLOTS_FREE] += 1

@@ -5,8 +5,10 @@ The decoders of a host are counted, not visited (see `decoders`); only those tha
 
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.batch import ASK, admit, ask, batched, begin, blocks_for, grow, is_fresh, short, start
-from rota.worlds.serving.kernels.decoders import context, drop, join
+from rota.worlds.serving.kernels.admit import ASK, admit
+from rota.worlds.serving.kernels.batch import ask, batched, begin, grow, short, start
+from rota.worlds.serving.kernels.decoders import context, drop, join_those
+from rota.worlds.serving.kernels.holding import blocks_for, is_fresh
 from rota.worlds.serving.kernels.layout import (
     A_QUEUE,
     A_RUNNING,
@@ -29,6 +31,7 @@ from rota.worlds.serving.kernels.layout import (
     ITERATIONS,
     KIND_ORDER,
     KIND_VICTIM,
+    LANDED,
     LANDINGS,
     LAST_DECODE,
     LAST_TOKEN,
@@ -55,18 +58,6 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
-from rota.worlds.serving.kernels.moves import join_landed
-
-
-@compiler.inner
-def resume(state, r):
-    """Those that stood aside decode again."""
-    job, host = job_ints(state), host_ints(state)[r]
-    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
-    for position in range(host[RUNNING_COUNT]):
-        if job[STATE, running[position]] == PAUSED:
-            join(state, r, running[position])
-    host[PAUSED_COUNT] = 0
 
 
 @compiler.inner
@@ -141,10 +132,10 @@ def begin_prompts_first(state, r):
     host = host_ints(state)[r]
     alone = host[STAGE] == 0 and host[LONG_WAIT] and goes_on(state, r)
     if host[LANDINGS]:
-        join_landed(state, r)
+        join_those(state, r, LANDED, LANDINGS)
     if host[STAGE] == 0:
         if host[PAUSED_COUNT]:
-            resume(state, r)
+            join_those(state, r, PAUSED, PAUSED_COUNT)
         if (state[DYNAMIC] or state[VICTIM] == 2) and short(state, r):
             kind = KIND_VICTIM if state[VICTIM] == 2 else KIND_ORDER
             if not state[ANSWERED] & (1 << kind) and state[VICTIM] != 1:

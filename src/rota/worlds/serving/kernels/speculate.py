@@ -7,8 +7,8 @@ draft adds is put into the decode's own numbers.
 from rota.kernel.compile import call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import gap
-from rota.worlds.serving.kernels.batch import blocks_for
 from rota.worlds.serving.kernels.decoders import context, extremes, sift_down
+from rota.worlds.serving.kernels.holding import blocks_for
 from rota.worlds.serving.kernels.inside import (
     ACCEPTANCE,
     DRAFT_COST,

@@ -9,20 +9,10 @@ import numpy as np
 from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
-from rota.worlds.serving.kernels.batch import (
-    ASK,
-    IDLE,
-    STARTED,
-    admit,
-    ask,
-    batched,
-    complete_decodes,
-    complete_prefills,
-    cut_chunks,
-    last_running,
-    measure,
-    preempt,
-)
+from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED, admit
+from rota.worlds.serving.kernels.batch import ask, batched, complete_decodes, complete_prefills, cut_chunks, measure
+from rota.worlds.serving.kernels.decoders import join_those
+from rota.worlds.serving.kernels.holding import last_running, preempt
 from rota.worlds.serving.kernels.inside import (
     CONTENTION,
     CONTROL_FROM,
@@ -82,6 +72,7 @@ from rota.worlds.serving.kernels.layout import (
     ITERATIONS,
     KIND_ORDER,
     KIND_VICTIM,
+    LANDED,
     LANDINGS,
     NOW,
     PREFILL_COUNT,
@@ -104,7 +95,6 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     whole_state,
 )
-from rota.worlds.serving.kernels.moves import join_landed
 
 DISPLACED = -1
 
@@ -145,7 +135,7 @@ def begin_decodes(state, r):
     """
     host, clock, floats = host_ints(state)[r], host_floats(state)[r], inside_floats(state, r)
     if host[LANDINGS]:
-        join_landed(state, r)
+        join_those(state, r, LANDED, LANDINGS)
     classes = ints_at(state[A_CLASSES], state[HOSTS], state[CLASS_ROOM])[r]
     kind = KIND_VICTIM if state[VICTIM] == 2 else KIND_ORDER
     code = STARTED

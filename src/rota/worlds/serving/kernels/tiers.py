@@ -4,7 +4,6 @@ A tier keeps its copy when it is read, so what comes and goes is written once. O
 the next. Each tier has one channel: a load waits for the one before it. Writing takes no time.
 """
 
-from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.belief import tell
 from rota.worlds.serving.kernels.cache_layout import (
@@ -15,9 +14,10 @@ from rota.worlds.serving.kernels.cache_layout import (
     tier_floats,
     tier_parts,
 )
-from rota.worlds.serving.kernels.layout import A_MAP_KEYS, BLOCK_TOKENS, HOSTS, MAP_ROOM, TIERS, host_ints
+from rota.worlds.serving.kernels.layout import BLOCK_TOKENS, TIERS, host_ints
 from rota.worlds.serving.kernels.lru import holds, put
 from rota.worlds.serving.kernels.names import NOBODY
+from rota.worlds.serving.kernels.pages import block_named, pages_of
 
 
 @compiler.inner
@@ -38,8 +38,8 @@ def sink(state, r, name):
         name = put(keys, values, entries, line, name)
         if name == NOBODY:
             return
-    held = holds(ints_at(state[A_MAP_KEYS], state[HOSTS], state[MAP_ROOM])[r], name)
-    if not held and tier_of(state, r, name) < 0:
+    where, _, rows = pages_of(state, r)
+    if block_named(where, rows, name) == NOBODY and tier_of(state, r, name) < 0:
         tell(state, r, name, 0)
 
 
