@@ -471,6 +471,9 @@ class Simulation:
             state[at.EXTEND_DECODERS_ENTRY] = prefix.extend_decoders_entry.address
             self.caches.entries()
         self._advance = advance.advance_together if state[at.GLOBAL] else advance.advance_apart
+        self._engine = self.fleet.engine if self.fleet is not None else None  # of pools
+        if self._engine is not None:
+            self._advance = self._engine.advance
         self._settle = advance.settle
 
     # -- the loop -------------------------------------------------------------------------------------------------
@@ -481,7 +484,9 @@ class Simulation:
         Raises:
             PolicyError: a policy's answer is no answer.
         """
-        state, fleet = self.state, self.fleet
+        state, fleet, engine = self.state, self.fleet, self._engine
+        if engine is not None:
+            engine.until = until
         while True:
             if state[at.ASK_ROWS] and not self._settle(state):
                 raise PolicyError(
@@ -498,17 +503,21 @@ class Simulation:
             elif code == at.PLACE:
                 self._ask_place()
             elif code == at.GROW:
-                self._grow()
+                self.grow()
             elif code == at.STOPS and fleet is not None:
                 fleet.stops()
             elif code == at.EVENTS:
                 continue
-            elif fleet is None or due > until or due == np.inf or self._over(code):
+            elif fleet is None:
                 return
             else:
+                if engine is not None:  # it may have gone beyond what was due
+                    due = fleet.next()
+                if due > until or due == np.inf or self._over(code):
+                    return
                 fleet.act(due)
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
         """More room for what has become too little: lines of requests, or events on their way to the router.
 
         Raises:
@@ -546,10 +555,10 @@ class Simulation:
         found = sorted(map(tuple, self._arrays[at.A_STOPS][: self.state[at.STOP_COUNT]].tolist()))
         self.state[at.STOP_COUNT] = 0
         if self._caching:
-            self._table_for_each()
+            self.table_for_each()
         return found
 
-    def _table_for_each(self) -> None:
+    def table_for_each(self) -> None:
         """As many block tables as requests may run, besides those that keep their KV where they ran until it has moved."""
         hosts, room = self.hosts, int(self.state[at.SLOT_ROOM])
         running = hosts[:, at.RUNNING_COUNT] + hosts[:, at.LAGGING]
@@ -813,6 +822,10 @@ class Simulation:
     def _ask_place(self) -> None:
         job = int(self.state[at.ASK_HOST])
         pools = self.fleet.pools if self.fleet is not None else None
+        if pools is not None and pools.engine is not None:
+            pools.place(job, self.now)
+            self.questions.place += 1
+            return
         costs = self.costs(self.roles.route, job, self.now) if pools is None else pools.costs(job, self.now)
         self.questions.place += 1
         self._answer[: len(costs)] = costs
