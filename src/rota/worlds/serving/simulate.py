@@ -26,15 +26,16 @@ from rota.worlds.serving.columns import (
     SERVING_HOST_COLUMNS,
     SERVING_JOB_COLUMNS,
 )
-from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
+from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Plan
 from rota.worlds.serving.inside import equip, iteration_entries
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import PrefixBlocks, Workload
-from rota.worlds.serving.pools import POOL_COLUMNS, Pools
+from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
+from rota.worlds.serving.questions import Question
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.semantic import Similarity
 
@@ -405,6 +406,7 @@ class Simulation:
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
         self._views: dict[int, tuple[int, Mapping[str, FloatColumn]]] = {}
+        self._questions: dict[int, Question] = {}
         self.fleet = self._together()
         in_step = any(replica.gang > 1 for replica in self.replicas)
         together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
@@ -835,21 +837,24 @@ class Simulation:
         self, policy: Place | Pools | Clocks, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
     ) -> tuple[Jobs, Hosts]:
         """The tables that a policy sees of a request (None: of none) and of all hosts; `more`: columns of hosts that somebody else keeps."""
-        if self.makes_arrivals:
-            self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
-        values: dict[str, npt.NDArray[Any]] = {}
-        for name in policy.reads_job if isinstance(policy, Place | Pools) else ():
-            if job is None:
-                break
-            if name == "id":
-                values[name] = np.array([job])
-            elif name in self._codes and self._codes[name] >= 0:
-                values[name] = self._fixed[self._codes[name], job : job + 1]
-        hosts = self.host_values(policy.reads, job or 0)
-        hosts |= {name: more[name] for name in policy.reads if name in more}
-        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS, **ENERGY_COLUMNS}
-        table = Hosts(hosts, columns.values(), rows=len(self.replicas))
-        return Jobs(values, self._columns.values(), rows=0 if job is None else 1), table
+        question = self._questions.get(id(policy))
+        if question is None:
+            question = self._questions[id(policy)] = Question(self, policy, tuple(more))
+        return question.ask(job, more)
+
+    def code(self, name: str) -> int | None:
+        """The row of `fixed` that has a column of requests; None: it moves, or there is none."""
+        code = self._codes.get(name, -1)
+        return code if code >= 0 else None
+
+    @property
+    def fixed(self) -> FloatColumn:
+        """Columns of requests that do not change, a row a column."""
+        return self._fixed
+
+    def look_up_release(self, job: int) -> None:
+        """Where requests arrive when others have ended: when this one did."""
+        self._fixed[self._codes["release"], job] = self.seconds[at.ARRIVAL, job]
 
     def _view(self, route: Place) -> Mapping[str, FloatColumn]:
         """The loads as they were when they were last looked up."""
@@ -865,7 +870,9 @@ class Simulation:
         """What a route answers for a request. Raises PolicyError where that is no answer."""
         old = self._view(route) if self.renewed > 1 else NO_COLUMNS
         costs = np.asarray(route.costs(*self.question(route, job, old), now), np.float64)
-        if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
+        shape = costs.shape
+        # The sum of squares is NaN where a cost is, and nowhere else: quicker than looking at each.
+        if shape != (len(self.replicas),) or np.isnan(costs.dot(costs)):
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
             )
