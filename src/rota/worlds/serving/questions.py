@@ -51,20 +51,37 @@ class Question:
         self._id = "id" in names
         self._release = run.makes_arrivals and "release" in self._of_job
         self._job_columns: dict[str, Column] = {column.name: column for column in run.columns}
+        self._none, self._blank = (Jobs.over({}, self._job_columns, rows) for rows in (0, 1))
+        self._fixed, self._count = run.fixed, len(run.replicas)
+        self._no_jobs, self._no_others = np.empty((0, 1)), np.empty((0, self._count))
+        self._no_whole = np.empty((0, self._count), np.int64)
 
     def ask(self, job: int | None, more: Mapping[str, FloatColumn]) -> tuple[Jobs, Hosts]:
         """The tables about a request (None: about none) and all hosts, as they are now."""
-        run, count = self.run, len(self.run.replicas)
-        of_job = np.empty((len(self._of_job), 1))
-        whole, others = np.empty((len(self._whole), count), np.int64), np.empty((len(self._others), count))
+        run, count = self.run, self._count
+        of_job = np.empty((len(self._of_job), 1)) if self._of_job else self._no_jobs
+        whole = np.empty((len(self._whole), count), np.int64) if self._whole else self._no_whole
+        others = np.empty((len(self._others), count)) if self._others else self._no_others
         if self._release and job is not None:
             run.look_up_release(job)
         self._fill(
-            run.state, self._job_codes, run.fixed, self._whole_codes, self._other_codes, job or 0, of_job, whole, others
+            run.state,
+            self._job_codes,
+            self._fixed,
+            self._whole_codes,
+            self._other_codes,
+            job or 0,
+            of_job,
+            whole,
+            others,
         )
-        of_job.flags.writeable = whole.flags.writeable = others.flags.writeable = False
-        hosts: dict[str, npt.NDArray[Any]] = dict(zip(self._whole, whole, strict=True))
-        hosts.update(zip(self._others, others, strict=True))
+        hosts: dict[str, npt.NDArray[Any]] = {}
+        if self._whole:
+            whole.flags.writeable = False
+            hosts.update(zip(self._whole, whole, strict=True))
+        if self._others:
+            others.flags.writeable = False
+            hosts.update(zip(self._others, others, strict=True))
         if self._constant:
             hosts.update(self._constant)
         for name in self._choice:
@@ -77,7 +94,10 @@ class Question:
 
     def _jobs(self, job: int | None, of_job: FloatColumn) -> Jobs:
         if job is None:
-            return Jobs.over({}, self._job_columns, 0)
+            return self._none
+        if not self._of_job and not self._id:
+            return self._blank
+        of_job.flags.writeable = False
         values: dict[str, npt.NDArray[Any]] = dict(zip(self._of_job, of_job, strict=True))
         if self._id:
             values["id"] = _kept(np.array([job]))

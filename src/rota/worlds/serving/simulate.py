@@ -870,9 +870,7 @@ class Simulation:
         """What a route answers for a request. Raises PolicyError where that is no answer."""
         old = self._view(route) if self.renewed > 1 else NO_COLUMNS
         costs = np.asarray(route.costs(*self.question(route, job, old), now), np.float64)
-        shape = costs.shape
-        # The sum of squares is NaN where a cost is, and nowhere else: quicker than looking at each.
-        if shape != (len(self.replicas),) or np.isnan(costs.dot(costs)):
+        if costs.shape != (len(self.replicas),) or np.count_nonzero(np.isnan(costs)):
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
             )
