@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rota.worlds.serving.pools import PoolBook, Pools
     from rota.worlds.serving.simulate import Simulation
 
-POOL_TERMS = ("assigned", "assigned_tokens", "capacity_tokens", "decoding", "waiting")  # as kernels/pool_rules has them
+# Columns of pools in the order of their codes in kernels/pool_rules; costs are made of all but the last two.
+COLUMNS = ("assigned", "assigned_tokens", "capacity_tokens", "decoding", "waiting", "role", "joined")
 
 
 def can_keep(run: "Simulation") -> bool:
@@ -46,11 +47,14 @@ class PoolEngine:
     """The arrays that the kernel works on, and the doors to it."""
 
     def __init__(self, book: "PoolBook") -> None:
-        from rota.worlds.serving.kernels import pool, pool_layout
+        from rota.worlds.serving.kernels import pool, pool_layout, pool_rules
 
         self.book, self.fleet, self.run = book, book.fleet, book.fleet.run
         self.kernel, self.slots = pool, pool_layout
         self.until = inf
+        names = tuple(name for name in book.policy.reads if name in COLUMNS)
+        codes = np.array([pool_rules.OF_POOLS + COLUMNS.index(name) for name in names], np.int64)
+        self._read, self._fill = (names, codes), pool_rules.fill_columns
         self._arrays: dict[int, npt.NDArray[Any]] = {}
         self.vector = np.zeros(pool_layout.POOL_SCALARS, np.int64)
         hosts, rows = len(self.run.replicas), max(len(self.run.workload), 1)
@@ -125,6 +129,14 @@ class PoolEngine:
             self.hosts[:, slots.RANK],
         )
 
+    def columns(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The columns of hosts that only pools have, as far as the policy reads them."""
+        names, codes = self._read
+        out = np.empty((len(names), len(self.hosts)))
+        self._fill(self.run.state, self.vector, codes, out)
+        out.flags.writeable = False
+        return dict(zip(names, out, strict=True))
+
     # -- who decides ----------------------------------------------------------------------------------------------
 
     def _rule(self) -> None:
@@ -154,7 +166,7 @@ class PoolEngine:
         from rota.worlds.serving.kernels.pool_rules import OF_POOLS
 
         name = type(self.book.policy).__name__
-        codes = ROUTE_COLUMNS | {each: OF_POOLS + k for k, each in enumerate(POOL_TERMS)}
+        codes = ROUTE_COLUMNS | {each: OF_POOLS + k for k, each in enumerate(COLUMNS[:-2])}
         for each in terms:
             if each not in codes:
                 raise PolicyError(f"{name}: no cost is made of {each}{nearest(each, codes)}")
@@ -197,7 +209,8 @@ class PoolEngine:
             if code == self.slots.ROOM:
                 self._room_for_actions(2 * int(self.vector[self.slots.ACTION_ROOM]))
             elif not self._answer(code):
-                self.settle()
+                if code in (at.DONE, at.UNTIL):
+                    self.settle()
                 return int(code)
             else:
                 due, number = self.fleet.head()

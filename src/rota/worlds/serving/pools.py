@@ -122,6 +122,8 @@ class PoolBook:
 
     def columns(self) -> dict[str, npt.NDArray[np.float64]]:
         """The columns of hosts that only pools have, as far as the policy reads them."""
+        if self.engine is not None:
+            return self.engine.columns()
         return {name: POOL_VALUES[name](self) for name in self._read}
 
     @cached_property

@@ -105,7 +105,8 @@ class Question:
 
 
 def _kept(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A column as a policy may keep it: nobody else writes to it."""
-    column = np.array(column)
-    column.flags.writeable = False
+    """A column as a policy may keep it: nobody writes to it."""
+    if column.flags.writeable:
+        column = np.array(column)
+        column.flags.writeable = False
     return column

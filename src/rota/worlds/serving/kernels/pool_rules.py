@@ -54,7 +54,9 @@ from rota.worlds.serving.kernels.pool_layout import (
 
 NOBODY = -1
 OF_POOLS = 100  # columns of pools, after those of routes
-COLUMN_ASSIGNED, COLUMN_PROMISED, COLUMN_CAPACITY, COLUMN_DECODING, COLUMN_WAITING = range(OF_POOLS, OF_POOLS + 5)
+(
+    COLUMN_ASSIGNED, COLUMN_PROMISED, COLUMN_CAPACITY, COLUMN_DECODING, COLUMN_WAITING, COLUMN_ROLE, COLUMN_JOINED,
+) = range(OF_POOLS, OF_POOLS + 7)  # fmt: skip
 
 
 @compiler.inner
@@ -87,7 +89,28 @@ def pool_column(state, pool, column, j, r):
         return sums(state, pool)[r, PROMISED]
     if column == COLUMN_CAPACITY:
         return float(capacity(state, r))
+    if column == COLUMN_ROLE:
+        return float(host_ints(state)[r, ROLE])
+    if column == COLUMN_JOINED:
+        return float(rank(state, pool, r))
     return float(decoding(host_ints(state)[r]) if column == COLUMN_DECODING else waiting_at(state, r))
+
+
+@compiler.inner
+def rank(state, pool, r):
+    """How many hosts have had their roles for longer."""
+    own, before = of_hosts(state, pool), 0
+    for other in range(state[HOSTS]):
+        before += own[other, RANK] < own[r, RANK]
+    return before
+
+
+@compiler.njit
+def fill_columns(state, pool, codes, out):
+    """The columns that only pools have, a row a column."""
+    for k in range(len(codes)):
+        for r in range(state[HOSTS]):
+            out[k, r] = pool_column(state, pool, codes[k], 0, r)
 
 
 @compiler.inner
