@@ -97,8 +97,10 @@ class Question:
             return self._none
         if not self._of_job and not self._id:
             return self._blank
-        of_job.flags.writeable = False
-        values: dict[str, npt.NDArray[Any]] = dict(zip(self._of_job, of_job, strict=True))
+        values: dict[str, npt.NDArray[Any]] = {}
+        if self._of_job:
+            of_job.flags.writeable = False
+            values.update(zip(self._of_job, of_job, strict=True))
         if self._id:
             values["id"] = _kept(np.array([job]))
         return Jobs.over(values, self._job_columns, 1)
