@@ -47,10 +47,10 @@ class PoolEngine:
     """The arrays that the kernel works on, and the doors to it."""
 
     def __init__(self, book: "PoolBook") -> None:
-        from rota.worlds.serving.kernels import pool, pool_layout, pool_rules
+        from rota.worlds.serving.kernels import pool, pool_layout, pool_rules, pool_stops
 
         self.book, self.fleet, self.run = book, book.fleet, book.fleet.run
-        self.kernel, self.slots = pool, pool_layout
+        self.kernel, self.answers, self.slots = pool, pool_stops, pool_layout
         self.until = inf
         names = tuple(name for name in book.policy.reads if name in COLUMNS)
         codes = np.array([pool_rules.OF_POOLS + COLUMNS.index(name) for name in names], np.int64)
@@ -248,7 +248,7 @@ class PoolEngine:
         for k, move in enumerate(moves):
             rows[k] = move
         self.vector[self.slots.MOVES] = len(moves)
-        self.kernel.take_wishes(self.run.state, self.vector, now)
+        self.answers.take_wishes(self.run.state, self.vector, now)
 
     def settle(self) -> None:
         """Tell Python's side what has become of the counts."""
@@ -261,7 +261,7 @@ class PoolEngine:
 
     def take(self, job: int, prompt: int, decode: int, lend: Sequence[int], now: float) -> None:
         """A policy has chosen the hosts of a request; `prompt` -1: none."""
-        self.kernel.take_answer(self.run.state, self.vector, job, prompt, decode, np.array(lend, np.int64), now)
+        self.answers.take_answer(self.run.state, self.vector, job, prompt, decode, np.array(lend, np.int64), now)
 
     def hand_over(self, job: int, now: float) -> bool:
         """A prompt goes to the host that it was promised to. False: that is not up."""
