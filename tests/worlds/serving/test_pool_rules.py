@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.kernel.errors import NotRevealed, PolicyError
-from rota.kernel.tables import Hosts, Jobs
+from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
 from rota.rules import ORDERS, PLACES
 from rota.worlds.serving.energy import EnergyPlan
 from rota.worlds.serving.fleet import Outage, Plan, Scaling
@@ -39,9 +39,9 @@ class AskedMixed(MixedPool):
 
 
 class ToldMixed(MixedPool):
-    """Wants to be told of what ends: then Python keeps the accounts."""
+    """Wants to be told of every token: then Python keeps the accounts."""
 
-    def on_finish(self, job: int, host: int, now: float) -> None:
+    def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
         """Nothing to do."""
 
 
@@ -51,7 +51,7 @@ class AskedPairs(AccellmPairs):
 
 
 class ToldPairs(AccellmPairs):
-    def on_finish(self, job: int, host: int, now: float) -> None:
+    def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
         """Nothing to do."""
 
 
@@ -71,7 +71,7 @@ class Round(Pools):
 
 
 class ToldRound(Round):
-    def on_finish(self, job: int, host: int, now: float) -> None:
+    def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
         """Nothing to do."""
 
 
@@ -135,7 +135,7 @@ class Turning(MixedPool):
 
 
 class ToldTurning(Turning):
-    def on_finish(self, job: int, host: int, now: float) -> None:
+    def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
         """Nothing to do."""
 
 
@@ -268,6 +268,47 @@ def test_the_random_fleets_do_what_is_compared() -> None:
         sum(fleet.crashes for fleet in fleets),
     ):
         assert count > 20
+
+
+class Logged(AskedPairs):
+    """Writes down what it is told, and what it had been told when it was asked."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.log: list[tuple[Any, ...]] = []
+
+    def on_start(self, job: int, host: int, now: float) -> None:
+        self.log.append(("start", job, host, now))
+
+    def on_preempt(self, job: int, host: int, now: float) -> None:
+        self.log.append(("preempt", job, host, now))
+
+    def on_finish(self, job: int, host: int, now: float) -> None:
+        self.log.append(("finish", job, host, now))
+
+    def assign(self, jobs: Jobs, hosts: Hosts, now: float) -> Assignment | None:
+        self.log.append(("assign", now))
+        return super().assign(jobs, hosts, now)
+
+    def moves(self, hosts: Hosts, now: float) -> Sequence[tuple[int, int, int]]:
+        self.log.append(("moves", now))
+        return super().moves(hosts, now)
+
+
+class ToldLogged(Logged):
+    def on_progress(self, jobs: IntColumn, deltas: FloatColumn, now: float) -> None:
+        """Nothing to do."""
+
+
+@settings(max_examples=30)
+@given(seeds)
+def test_who_is_asked_knows_what_has_happened(seed: int) -> None:
+    ours, theirs = Scene(seed).run(pairs(Logged)), Scene(seed).run(pairs(ToldLogged))
+    assert_same(ours, theirs)
+    assert isinstance(ours.roles.pool, Logged)
+    assert isinstance(theirs.roles.pool, Logged)
+    assert ours.roles.pool.log == theirs.roles.pool.log
+    assert any(line[0] == "finish" for line in ours.roles.pool.log)
 
 
 # -- who is asked -----------------------------------------------------------------------------------------------------

@@ -337,6 +337,7 @@ class Fleet:
             if not self.run.send_to_cheapest(job, now):
                 self._strand(job, now)
             return
+        self.run.deliver()  # who is asked knows what has happened
         able = self.run.can_decode(job)
         able[self.run.jobs[at.SOURCE, job] - 1] = False
         if self._samples is not None and able[self._samples[job]].any():

@@ -25,10 +25,10 @@ COLUMNS = ("assigned", "assigned_tokens", "capacity_tokens", "decoding", "waitin
 
 
 def can_keep(run: "Simulation") -> bool:
-    """Whether the kernel can keep the accounts of a run: nothing else moves requests between hosts, and nobody is told of what happens meanwhile."""
+    """Whether the kernel can keep the accounts of a run: nothing else moves requests between hosts, and nobody is told of every token meanwhile."""
     roles = run.roles
     others = roles.migrate, roles.admit, roles.recall, roles.retain, run.workload.programs, run.adapters
-    if any(each is not None for each in others) or run.state[at.HOOKS]:
+    if any(each is not None for each in others) or run.tells_progress:
         return False
     return all(replica.seat is None and not replica.swap_blocks for replica in run.replicas)
 

@@ -184,6 +184,7 @@ class PoolBook:
     def wanted(self, now: float) -> Sequence[tuple[int, int, int]]:
         """The moves that the policy asks for. Raises PolicyError where a host is none."""
         run = self.fleet.run
+        run.deliver()  # who is asked knows what has happened
         moves, hosts = self.policy.moves(run.question(self.policy, None, self.columns())[1], now), len(run.replicas)
         for source, target, _ in moves:
             if not (0 <= source < hosts and 0 <= target < hosts and source != target):

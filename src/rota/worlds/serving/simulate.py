@@ -91,6 +91,11 @@ class Simulation:
     similarity: Similarity | None = None  # what a look-up in a semantic cache finds
 
     @property
+    def tells_progress(self) -> bool:
+        """Whether a policy is told of the tokens that running requests get."""
+        return bool(self._progress)
+
+    @property
     def makes_arrivals(self) -> bool:
         """Whether requests arrive when others have ended, so that the run makes their arrivals."""
         return self.concurrency > 0 or self.workload.programs is not None
