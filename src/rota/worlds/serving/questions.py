@@ -41,7 +41,7 @@ class Question:
         self._others = tuple(name for name in reads if name in others)
         self._whole_codes = np.array([whole[name] for name in self._whole], np.int64)
         self._other_codes = np.array([others[name] for name in self._others], np.int64)
-        self._constant = {name: _kept(HOST_VALUES[name](run)) for name in reads if name in CONSTANT}
+        self._constant = {name: kept(HOST_VALUES[name](run)) for name in reads if name in CONSTANT}
         self._choice = tuple(name for name in reads if name in CHOICE_COLUMNS and run.choice is not None)
         self._adapters = tuple(name for name in reads if name in ADAPTER_COLUMNS)
         names = policy.reads_job if isinstance(policy, Place | Pools) else ()
@@ -85,11 +85,11 @@ class Question:
         if self._constant:
             hosts.update(self._constant)
         for name in self._choice:
-            hosts[name] = _kept(run.choice.column(name, job or 0))  # type: ignore[union-attr]
+            hosts[name] = kept(run.choice.column(name, job or 0))  # type: ignore[union-attr]
         for name in self._adapters:
-            hosts[name] = _kept(run.adapters.column(name, job or 0) if run.adapters else np.zeros(count))
+            hosts[name] = kept(run.adapters.column(name, job or 0) if run.adapters else np.zeros(count))
         for name in self.given:
-            hosts[name] = _kept(more[name])
+            hosts[name] = kept(more[name])
         return self._jobs(job, of_job), Hosts.over(hosts, ALL_COLUMNS, count)
 
     def _jobs(self, job: int | None, of_job: FloatColumn) -> Jobs:
@@ -102,11 +102,11 @@ class Question:
             of_job.flags.writeable = False
             values.update(zip(self._of_job, of_job, strict=True))
         if self._id:
-            values["id"] = _kept(np.array([job]))
+            values["id"] = kept(np.array([job]))
         return Jobs.over(values, self._job_columns, 1)
 
 
-def _kept(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def kept(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A column as a policy may keep it: nobody writes to it."""
     if column.flags.writeable:
         column = np.array(column)

@@ -35,7 +35,7 @@ from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
-from rota.worlds.serving.questions import Question
+from rota.worlds.serving.questions import Question, kept
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.semantic import Similarity
 
@@ -868,6 +868,7 @@ class Simulation:
             names = [name for name in route.reads if name in LOADS]
             view = {name: HOST_VALUES[name](self) for name in names if name in HOST_VALUES}
             view |= {name: self._pair(PAIR_COLUMNS[name], 0) for name in names if name in PAIR_COLUMNS}
+            view = {name: kept(column) for name, column in view.items()}  # some are views of what goes on
         self._views[id(route)] = (asked + 1, view)
         return view
 
