@@ -155,7 +155,15 @@ class Scene:
         if len(set(roles)) == 1:
             roles[0] = "mixed"
         one = replica(str(draw.choice(NAMES)), kv_blocks=int(draw.choice([12, 20, 40, 200])))
-        return [replace(one, role=role, kv_bytes=16.0, prefix_caching=cache) for role in roles]
+        swap = {
+            "swap_blocks": 8,
+            "swap_bandwidth": 2048.0,
+            "swap_per_copy": 0.001,
+            "swap_group": 2,
+            "swap_compress": 0.5,
+        }
+        memory = swap if draw.random() < 0.3 else {}
+        return [replace(one, role=role, kv_bytes=16.0, prefix_caching=cache, **memory) for role in roles]  # type: ignore[arg-type]
 
     def run(self, made: Callable[[np.random.Generator], Pools], until: float = np.inf) -> Simulation:
         draw = np.random.default_rng(self.seed)
@@ -200,7 +208,7 @@ def assert_same(one: Simulation, other: Simulation) -> None:
     }
     for each in range(at.JOB_INTS):
         pairs[f"jobs {each}"] = one.jobs[each], other.jobs[each]
-    for name in ("moves", "migrations", "moved_bytes", "crashes", "stranded_seconds"):
+    for name in ("moves", "migrations", "moved_bytes", "swaps", "crashes", "stranded_seconds"):
         pairs[name] = getattr(one.fleet, name), getattr(other.fleet, name)
     assert one.fleet is not None
     assert other.fleet is not None
@@ -266,6 +274,7 @@ def test_the_random_fleets_do_what_is_compared() -> None:
         sum(book.dropped for book in pools),
         sum(fleet.migrations for fleet in fleets),
         sum(fleet.crashes for fleet in fleets),
+        sum(fleet.swaps for fleet in fleets),
     ):
         assert count > 20
 

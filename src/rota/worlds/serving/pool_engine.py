@@ -30,7 +30,7 @@ def can_keep(run: "Simulation") -> bool:
     others = roles.migrate, roles.admit, roles.recall, roles.retain, run.workload.programs, run.adapters
     if any(each is not None for each in others) or run.tells_progress:
         return False
-    return all(replica.seat is None and not replica.swap_blocks for replica in run.replicas)
+    return all(replica.seat is None for replica in run.replicas)
 
 
 def rule_of(policy: "Pools") -> Halves | Pairs | None:
@@ -116,6 +116,10 @@ class PoolEngine:
         self.numbers[[slots.BANDWIDTH, slots.LATENCY, slots.OVERLAP]] = link.bandwidth, link.latency, link.overlap
         self.vector[[slots.PUSH, slots.SHARED]] = link.push, link.shared
         self.sums[:, slots.KV_BYTES] = self.fleet.plan.kv_bytes
+        for row, replica in zip(self.sums, self.run.replicas, strict=True):
+            if replica.swap_blocks:
+                row[slots.BACK_TOKEN] = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth
+                row[slots.BACK_COPY] = replica.swap_per_copy
 
     def accounts(
         self,
@@ -254,6 +258,7 @@ class PoolEngine:
         """Tell Python's side what has become of the counts."""
         slots, vector, fleet = self.slots, self.vector, self.fleet
         fleet.moves, fleet.migrations = int(vector[slots.MOVED]), int(vector[slots.MIGRATED])
+        fleet.swaps = int(vector[slots.SWAPS])
         fleet.moved_bytes = float(self.numbers[slots.MOVED_BYTES])
         self.book.lends, self.book.dropped = int(vector[slots.LENDS]), int(vector[slots.DROPPED])
 

@@ -1,7 +1,7 @@
 """A fleet with pools in time: what `advance` stops for is done here as long as no policy must be asked.
 
 The same things happen at the same times and in the same order as under `fleet`, `pools` and `mirrors`, which do them in Python where something else
-(migration, swapping, programs, a gate, ...) acts on the same requests. Numbers of actions are shared with Python's own actions, so that of equal times the one
+(migration, programs, a gate, ...) acts on the same requests. Numbers of actions are shared with Python's own actions, so that of equal times the one
 that was asked for first goes first.
 """
 

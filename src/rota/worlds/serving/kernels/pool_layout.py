@@ -16,8 +16,8 @@ from rota.worlds.serving.kernels.layout import A_CLOCK, CLOCK_FLOATS, HOSTS, JOB
 (
     ACTIONS, ACTION_ROOM, PENDING, NUMBER, TRANSFERS, TRANSFER_ROOM, TAKEN, TAKEN_ROOM, TAKEN_AT, MOVES, MOVE_ROOM,
     PROMPT_TERMS, ANSWER_TERMS, ASSIGNS, WISHES, ASKED_FOR, MIRRORED, REVIEWING, LENT_COUNT, LENDS, DROPPED, MOVED,
-    MIGRATED, FIRST_COPY, LAST_COPY, PUSH, SHARED, CACHING, APART, POOL_SCALARS,
-) = range(ADDRESSES, ADDRESSES + 30)  # fmt: skip
+    MIGRATED, FIRST_COPY, LAST_COPY, PUSH, SHARED, CACHING, APART, SWAPS, POOL_SCALARS,
+) = range(ADDRESSES, ADDRESSES + 31)  # fmt: skip
 # NUMBER: of the next action, of the kernel or of Python. TAKEN_AT: position in the stops that were taken: what is before it is done.
 # ASSIGNS: who chooses the hosts of a request, WISHES: who says what moves between copies. ASKED_FOR: the host that is between two iterations, or ANY_HOST.
 
@@ -29,7 +29,8 @@ from rota.worlds.serving.kernels.layout import A_CLOCK, CLOCK_FLOATS, HOSTS, JOB
 # A host's integers. OUT, INTO: transfers that leave it and come in.
 HOME, RANK, LENT, OUT, INTO, OF_HOST = range(6)
 # A host's floats: requests that were promised to it, their KV, bytes of a token's KV.
-ASSIGNED, PROMISED, KV_BYTES, SUMS = range(4)
+# BACK_TOKEN: seconds to have a token's KV back from the host's memory, BACK_COPY: for each copy besides.
+ASSIGNED, PROMISED, KV_BYTES, BACK_TOKEN, BACK_COPY, SUMS = range(6)
 # Floats of the run: time of the transfers' account, when the next one is through, link, seconds between two updates, bytes moved, parameters of rules.
 (
     TRANSFERS_NOW, TRANSFERS_NEXT, BANDWIDTH, LATENCY, OVERLAP, EVERY, MOVED_BYTES, LIMIT, BACKLOG, NUMBERS,

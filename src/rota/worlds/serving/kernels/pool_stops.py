@@ -8,6 +8,7 @@ from rota.worlds.serving.kernels.advance import holds_whole
 from rota.worlds.serving.kernels.agenda import (
     begin_transfer,
     cancel_transfer,
+    later,
 )
 from rota.worlds.serving.kernels.fleet import push_to, send
 from rota.worlds.serving.kernels.layout import (
@@ -32,6 +33,8 @@ from rota.worlds.serving.kernels.layout import (
     STOP_HANDOFF,
     STOP_MOVE,
     STOP_ROOM,
+    SWAP_GROUP,
+    SWAPPED,
     TARGET,
     host_ints,
     job_ints,
@@ -54,6 +57,8 @@ from rota.worlds.serving.kernels.pool_layout import (
     ASKED,
     ASKED_FOR,
     ASSIGNS,
+    BACK_COPY,
+    BACK_TOKEN,
     BY_HALVES,
     BY_PAIRS,
     DECODE_AT,
@@ -62,6 +67,7 @@ from rota.worlds.serving.kernels.pool_layout import (
     FLIGHT_FROM,
     FLIGHT_TO,
     KV_BYTES,
+    LAND,
     LENT_COUNT,
     MIRRORED,
     MOVED,
@@ -69,6 +75,7 @@ from rota.worlds.serving.kernels.pool_layout import (
     NUMBER,
     OVERLAP,
     PUSH,
+    SWAPS,
     TAKEN,
     TAKEN_AT,
     TAKEN_ROOM,
@@ -186,10 +193,26 @@ def hand_over(state, pool, j, now):
 
 
 @compiler.inner
+def come_back(state, pool, j, r, now):
+    """The KV of a displaced request comes back from the host's memory, which no one else uses."""
+    job, own, cost = job_ints(state), of_jobs(state, pool), sums(state, pool)[r]
+    group = host_ints(state)[r, SWAP_GROUP]
+    copies = (job[SWAPPED, j] + group - 1) // group
+    took = cost[BACK_TOKEN] * float(job[TARGET, j]) + cost[BACK_COPY] * copies
+    own[FLIGHT, j], own[FLIGHT_FROM, j], own[FLIGHT_TO, j] = pool[NUMBER], r, r
+    pool[NUMBER] += 1
+    pool[SWAPS] += 1
+    later(pool, now + took, LAND, j, -1, own[FLIGHT, j])
+
+
+@compiler.inner
 def begin_flight(state, pool, j, now):
     """Blocks are set aside: the KV begins to move."""
     job, own, real = job_ints(state), of_jobs(state, pool), numbers(pool)
     source, target = job[SOURCE, j] - 1, job[HOST, j]
+    if source < 0:
+        come_back(state, pool, j, target, now)
+        return
     size = sums(state, pool)[source, KV_BYTES] * float(job[TARGET, j]) * (1.0 - real[OVERLAP])
     own[FLIGHT, j], own[FLIGHT_FROM, j], own[FLIGHT_TO, j] = pool[NUMBER], source, target
     pool[NUMBER] += 1
