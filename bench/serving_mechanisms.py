@@ -65,6 +65,8 @@ def rows() -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
         ("prefix cache, reuse and work", {"workload": SHARED, "fleet": cached}, {"route": "reuse_and_work"}, 1e5),
         ("disaggregated, 2 + 2", {"workload": CHAT, "fleet": split}, {}, 5e4),
         ("migration, Llumnix", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 4000}]}, {"migrate": "llumnix"}, 5e4),
+        ("pools, Splitwise's mixed pool", {"workload": CHAT, "fleet": split, "information": {"output_tokens": "exact"}}, {"pool": "mixed_pool"}, 5e4),
+        ("pools, AcceLLM's pairs", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}]}, {"pool": "accellm"}, 5e4),
         ("failures", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}], "failures": {"mean_between": 300}}, {}, 5e4),
         ("swap", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 2500, "swap": {"blocks": 40000}}]}, {}, 5e4),
         ("autoscaling, reactive", {"workload": CHAT, "fleet": [{**GROUP, "count": 6}]}, {"scale": "reactive"}, 5e4),

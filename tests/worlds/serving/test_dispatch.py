@@ -65,6 +65,26 @@ def test_loads_are_as_old_as_they_may_be() -> None:
     assert [seen[0] for seen in spy.seen] == [0, 0, 0, 3, 3, 3, 6]
 
 
+class SpyOnMemory(Spy):
+    reads = ("running", "free_blocks", "kv_use", "id")
+
+    def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
+        self.seen.append([float(hosts.running[0]), float(hosts.free_blocks[0]), float(hosts.kv_use[0])])
+        return hosts.id.astype(np.float64)
+
+
+def test_all_loads_are_as_old_as_each_other() -> None:
+    """What runs and what is free are no younger than the rest: the same three numbers for three requests, then others."""
+    work = make_workload(np.arange(6) * 0.05, np.full(6, 8), np.full(6, 40))
+    spy = SpyOnMemory()
+    fleet = [replica(max_running=8, kv_blocks=90)] * 2
+    Simulation(work, fleet, Roles(ORDERS["fcfs"](), spy, ORDERS["fcfs"]()), renewed=3).run()
+    assert spy.seen[0] == spy.seen[1] == spy.seen[2] == [0.0, 90.0, 0.0]
+    assert spy.seen[3] == spy.seen[4] == spy.seen[5]
+    assert spy.seen[3][0] == 3.0
+    assert spy.seen[3][2] == 1.0 - spy.seen[3][1] / 90
+
+
 def test_a_plain_route_is_old_too() -> None:
     """Fewest outstanding by a view of four requests: of equals in turn, so that two and two go to each; then the view says 2 and 2."""
     work = make_workload(np.arange(8) * 1e-4, np.full(8, 8), np.full(8, 4))

@@ -81,8 +81,7 @@ def test_nothing_is_lost(name: str, drawn: list[tuple[int, int, int]], rows: Row
     assert run.fleet is not None
     book = run.fleet.pools
     assert book is not None
-    assert book.mirrors is not None
-    assert not book.mirrors.copies
+    assert not book.copies
     assert not book.assigned.any()
     assert not book.tokens.any()
     width = float(run.clock[at.BIN_SECONDS])
@@ -103,7 +102,7 @@ def test_copies_go_before_requests_do() -> None:
         assert run.jobs[at.PREEMPTIONS].sum() == 0
         assert (run.jobs[at.STATE] == at.FINISHED_STATE).all()
     books = [run.fleet.pools for run in runs if run.fleet is not None]
-    dropped = [book.mirrors.dropped for book in books if book is not None and book.mirrors is not None]
+    dropped = [book.dropped for book in books if book is not None]
     assert dropped[0] == 0
     assert dropped[1] > 0
     late = runs[1].seconds[at.FIRST_TOKEN] - runs[0].seconds[at.FIRST_TOKEN]

@@ -23,6 +23,7 @@ from rota.worlds.serving.energy import Energy, EnergyPlan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.nodes import Machines
+from rota.worlds.serving.pool_engine import PoolEngine
 from rota.worlds.serving.pools import PoolBook
 from rota.worlds.serving.power import Power
 from rota.worlds.serving.retain import Retained
@@ -146,7 +147,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self._actions: list[tuple[float, int, Callable[[float], None]]] = []
-        self._number = count()
+        self._number: Iterator[int] = count()
         self._decided = self.run.decides_decode(self.decode)
         self._samples = self._sampled()
         self._transfers = Transfers(self.plan.link, len(self.run.replicas))
@@ -163,7 +164,11 @@ class Fleet:
         if self.migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
             self.later(first + self.migrate.every, self._ask_migrate, outage=True)
+        self.engine: PoolEngine | None = None
         self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
+        self.engine = (
+            None if self.pools is None else self.pools.engine
+        )  # what keeps the accounts of pools in the kernel
         self.retained = Retained(self)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
@@ -183,18 +188,28 @@ class Fleet:
 
     def next(self) -> float:
         """When something is to be done next."""
-        return min(self._actions[0][0] if self._actions else np.inf, self._transfers.next())
+        first = min(self._actions[0][0] if self._actions else np.inf, self._transfers.next())
+        return first if self.engine is None else min(first, self.engine.peek()[0])
+
+    def head(self) -> tuple[float, int]:
+        """(when, which number) of the first action."""
+        return self._actions[0][:2] if self._actions else (np.inf, 0)
 
     @property
     def idle(self) -> bool:
         """Whether nothing but outages and switches is to come, so that a fleet whose hosts have nothing to do will never have."""
         if self._pending or self._transfers.active or self.run.hosts[:, at.DOWN].any():
             return False
+        if self.engine is not None and self.engine.pending:
+            return False
         return not (self.power.starting and (self.run.state[at.WAITING_AT_ROUTER] or self._stranded))
 
     def act(self, now: float) -> None:
         """Do what is due at `now`, which `next` has named."""
         self.run.clock[at.NOW_CLOCK] = now
+        if self.engine is not None and self.engine.peek() < self.head():
+            self.engine.act(now)
+            return
         if self._transfers.next() <= now:
             for job in self._transfers.through(now):
                 if job in self._copies:
@@ -218,6 +233,9 @@ class Fleet:
 
     def stops(self) -> None:
         """Go through what the kernel has stopped for."""
+        if self.engine is not None:
+            self.engine.stops()
+            return
         run, now = self.run, self.run.now
         stops = run.take_stops()
         for kind, job in stops:
@@ -299,6 +317,10 @@ class Fleet:
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
+        if self.engine is not None:
+            if not self.engine.hand_over(job, now):
+                self.find_decoder(job, now)
+            return
         if self._flights.pop(job, None) is not None:
             self._transfers.cancel(job, now)
         if self.pools is not None:
@@ -307,10 +329,15 @@ class Fleet:
             if target is not None:
                 self.run.send(job, target, now)
                 return
+        self.find_decoder(job, now)
+
+    def find_decoder(self, job: int, now: float) -> None:
+        """The decode role chooses a host for a computed prompt that was promised to none, or to one that is not up."""
         if self._decided:
             if not self.run.send_to_cheapest(job, now):
                 self._strand(job, now)
             return
+        self.run.deliver()  # who is asked knows what has happened
         able = self.run.can_decode(job)
         able[self.run.jobs[at.SOURCE, job] - 1] = False
         if self._samples is not None and able[self._samples[job]].any():
@@ -418,7 +445,11 @@ class Fleet:
             self.crashes += 1
             if self.pools is not None and self.pools.mirrors is not None:
                 self.pools.mirrors.fall(outage.host, now)
+            if self.engine is not None:
+                self.engine.fall(outage.host, now)
             self.run.crash(outage.host, now)
+            if self.engine is not None:
+                self.engine.lost(outage.host, now)
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)
                 del self._flights[job]

@@ -11,7 +11,6 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from rota.kernel.errors import PolicyError
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ class Mirrors:
     book: "PoolBook"
     every: float  # seconds between two updates
     copies: dict[int, tuple[int, int]] = field(default_factory=dict)  # request -> (host, blocks)
-    dropped: int = 0
     _numbers: dict[int, int] = field(default_factory=dict)  # request -> of its last move
     _reviewing: bool = False
 
@@ -80,7 +78,7 @@ class Mirrors:
             more = self._need(job, host) - blocks
             if self._room(host) < max(more, 0) or self._in_the_way(host):
                 self.drop(job, now)
-                self.dropped += 1
+                self.book.dropped += 1
             elif more > 0:
                 self.run.hold_blocks(host, more, now)
                 self.copies[job] = (host, blocks + more)
@@ -113,15 +111,7 @@ class Mirrors:
                 self._move(source, target, count, now)
 
     def _wanted(self, now: float) -> Sequence[tuple[int, int, int]]:
-        policy = self.book.policy
-        table = self.run.question(policy, None, self.book.columns())[1]
-        moves, hosts = policy.moves(table, now), len(self.run.replicas)
-        for source, target, _ in moves:
-            if not (0 <= source < hosts and 0 <= target < hosts and source != target):
-                raise PolicyError(
-                    f"{type(policy).__name__}: move ({source}, {target}) at {now:g} s: ids of two hosts are needed"
-                )
-        return moves
+        return self.book.wanted(now)
 
     def _move(self, source: int, target: int, count: int, now: float) -> None:
         """The requests with a copy at the target go on there, those with the least KV first."""

@@ -3,10 +3,13 @@
 A host that is chosen for one half of a request, and whose role is the other half, is lent: it computes prompts and decodes (role `mixed`) until it has
 nothing left to do, and then has its own role again. One that is chosen for both halves does both for this request, whatever its role. A policy may also say
 from time to time which role each host shall have. What a host has begun under one role it finishes there.
+
+The kernel keeps the accounts where it can (see `pool_engine`); `PoolBook` and `Mirrors` keep them where something else acts on the same requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -14,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Policy
-from rota.kernel.errors import PolicyError
+from rota.kernel.errors import BrokenRunError, PolicyError
 from rota.kernel.tables import Column, Hosts, Jobs
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.mirrors import Mirrors
+from rota.worlds.serving.pool_engine import PoolEngine, can_keep
+from rota.worlds.serving.pool_rules import Halves, Pairs
 
 if TYPE_CHECKING:
     from rota.worlds.serving.fleet import Fleet
@@ -71,6 +76,10 @@ class Pools(Policy):
         """The role that each host shall have from now on; None: as they are."""
         return None
 
+    def rule(self) -> Halves | Pairs | None:
+        """What `assign` and `moves` decide by, where that is one of the rules that the simulator knows: then it need not ask. None: it asks."""
+        return None
+
 
 @dataclass
 class PoolBook:
@@ -85,32 +94,41 @@ class PoolBook:
     def __post_init__(self) -> None:
         run = self.fleet.run
         hosts, rows = len(run.replicas), len(run.workload)
-        self.assigned = np.zeros(hosts)
-        self.tokens = np.zeros(hosts)
+        self.dropped = 0  # copies that were in the way
+        self.mirrors: Mirrors | None = None
+        self.engine = PoolEngine(self) if can_keep(run) else None
+        if self.engine is not None:
+            self.assigned, self.tokens, self.home, self._joined = self.engine.accounts()
+        else:
+            self.assigned, self.tokens = np.zeros(hosts), np.zeros(hosts)
+            self.home, self._joined = run.hosts[:, at.ROLE].copy(), np.arange(hosts)
         self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
         self.decode_at = np.full(rows, -1)
-        self.home = run.hosts[:, at.ROLE].copy()
-        self._joined = np.arange(hosts)
         run.jobs[at.WATCHED] = 1
-        self.mirrors = Mirrors(self, self.policy.mirrored) if self.policy.mirrored < inf else None
+        first = float(run.workload.arrival.min(initial=inf))
+        if self.policy.mirrored < inf and self.engine is not None:
+            self.engine.update_at(first + self.policy.mirrored, self.policy.mirrored)
+        elif self.policy.mirrored < inf:
+            self.mirrors = Mirrors(self, self.policy.mirrored)
         if self.policy.every < inf:
-            first = float(run.workload.arrival.min(initial=inf))
             self.fleet.later(first + self.policy.every, self._ask_roles, outage=True)
 
+    @property
+    def copies(self) -> dict[int, tuple[int, int]]:
+        """Request -> (host, blocks) of the copy of its KV."""
+        if self.engine is not None:
+            return self.engine.copies
+        return {} if self.mirrors is None else self.mirrors.copies
+
     def columns(self) -> dict[str, npt.NDArray[np.float64]]:
-        """The columns of hosts that only pools have."""
-        hosts = self.fleet.run.hosts
-        capacity = hosts[:, at.KV_BLOCKS] * hosts[:, at.BLOCK_TOKENS]
-        waiting = self.fleet.run.waiting() if "waiting" in self.policy.reads else np.zeros(0)
-        return {
-            "role": hosts[:, at.ROLE].astype(np.float64),
-            "joined": np.argsort(np.argsort(self._joined)).astype(np.float64),
-            "waiting": waiting,
-            "decoding": hosts[:, [at.DECODES, at.PAUSED_COUNT, at.LANDINGS]].sum(axis=1).astype(np.float64),
-            "assigned": self.assigned.copy(),
-            "assigned_tokens": self.tokens.copy(),
-            "capacity_tokens": capacity.astype(np.float64),
-        }
+        """The columns of hosts that only pools have, as far as the policy reads them."""
+        if self.engine is not None:
+            return self.engine.columns()
+        return {name: POOL_VALUES[name](self) for name in self._read}
+
+    @cached_property
+    def _read(self) -> tuple[str, ...]:
+        return tuple(name for name in self.policy.reads if name in POOL_VALUES)
 
     # -- a request comes ------------------------------------------------------------------------------------------
 
@@ -119,12 +137,10 @@ class PoolBook:
         run = self.fleet.run
         out = np.full(len(run.replicas), inf)
         run.jobs[at.GOES_TO, job] = 0
-        answer = self.policy.assign(*run.question(self.policy, job, self.columns()), now)
+        answer = self._ask(job, now)
         if answer is None:
             return out
         prompt, decode = answer.prompt, answer.decode
-        if not all(0 <= each < len(out) for each in (prompt, decode, *answer.lend)):
-            raise PolicyError(f"{type(self.policy).__name__}: {answer} at {now:g} s: hosts are 0 to {len(out) - 1}")
         if not run.holds(job, decode):
             return out
         role = int(run.hosts[prompt, at.ROLE])
@@ -146,6 +162,36 @@ class PoolBook:
             self.mirrors.review_soon(now)
         out[prompt] = 0.0
         return out
+
+    def _ask(self, job: int, now: float) -> Assignment | None:
+        """What the policy answers. Raises PolicyError where that is no answer."""
+        answer = self.policy.assign(*self.fleet.run.question(self.policy, job, self.columns()), now)
+        hosts = len(self.fleet.run.replicas)
+        if answer is not None and not all(0 <= each < hosts for each in (answer.prompt, answer.decode, *answer.lend)):
+            raise PolicyError(f"{type(self.policy).__name__}: {answer} at {now:g} s: hosts are 0 to {hosts - 1}")
+        return answer
+
+    def place(self, job: int, now: float) -> None:
+        """Ask where a request goes, where the kernel keeps the accounts."""
+        answer = self._ask(job, now)
+        if self.engine is None:
+            raise BrokenRunError("the kernel does not keep the accounts of these pools")
+        if answer is None:
+            self.engine.take(job, -1, -1, (), now)
+        else:
+            self.engine.take(job, answer.prompt, answer.decode, answer.lend, now)
+
+    def wanted(self, now: float) -> Sequence[tuple[int, int, int]]:
+        """The moves that the policy asks for. Raises PolicyError where a host is none."""
+        run = self.fleet.run
+        run.deliver()  # who is asked knows what has happened
+        moves, hosts = self.policy.moves(run.question(self.policy, None, self.columns())[1], now), len(run.replicas)
+        for source, target, _ in moves:
+            if not (0 <= source < hosts and 0 <= target < hosts and source != target):
+                raise PolicyError(
+                    f"{type(self.policy).__name__}: move ({source}, {target}) at {now:g} s: ids of two hosts are needed"
+                )
+        return moves
 
     def _lend(self, host: int) -> None:
         """A host does both until it is free."""
@@ -228,6 +274,9 @@ class PoolBook:
         for host, role in enumerate(wanted):
             if role != self.home[host]:
                 self.switches += 1
+                if self.engine is not None:
+                    self.engine.set_role(host, int(role))
+                    continue
                 self.home[host] = role
                 self.lent.discard(host)
                 self._set(host, int(role))
@@ -243,3 +292,18 @@ class PoolBook:
                 if run.jobs[at.GOES_TO, job] == 0 and not run.holds(job, host):
                     run.jobs[at.GOES_TO, job] = at.ELSEWHERE
         run.state[at.DISPATCH] = 1
+
+
+POOL_VALUES: dict[str, Callable[[PoolBook], npt.NDArray[np.float64]]] = {
+    "role": lambda book: book.fleet.run.hosts[:, at.ROLE].astype(np.float64),
+    "joined": lambda book: np.argsort(np.argsort(book._joined)).astype(np.float64),
+    "waiting": lambda book: book.fleet.run.waiting(),
+    "decoding": lambda book: (
+        book.fleet.run.hosts[:, [at.DECODES, at.PAUSED_COUNT, at.LANDINGS]].sum(axis=1).astype(np.float64)
+    ),
+    "assigned": lambda book: book.assigned.copy(),
+    "assigned_tokens": lambda book: book.tokens.copy(),
+    "capacity_tokens": lambda book: (
+        book.fleet.run.hosts[:, at.KV_BLOCKS] * book.fleet.run.hosts[:, at.BLOCK_TOKENS]
+    ).astype(np.float64),
+}

@@ -26,17 +26,18 @@ from rota.worlds.serving.columns import (
     SERVING_HOST_COLUMNS,
     SERVING_JOB_COLUMNS,
 )
-from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
+from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import MIXED, ROLES, Fleet, Plan
 from rota.worlds.serving.inside import equip, iteration_entries
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.kernels.pages import PAGE
 from rota.worlds.serving.model import PrefixBlocks, Workload
 from rota.worlds.serving.naming import lay_out_names
-from rota.worlds.serving.pools import POOL_COLUMNS, Pools
+from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
+from rota.worlds.serving.questions import Question, kept
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.semantic import Similarity
 
@@ -90,6 +91,11 @@ class Simulation:
     index: Index = field(default_factory=Index)
     renewed: int = 1
     similarity: Similarity | None = None  # what a look-up in a semantic cache finds
+
+    @property
+    def tells_progress(self) -> bool:
+        """Whether a policy is told of the tokens that running requests get."""
+        return bool(self._progress)
 
     @property
     def makes_arrivals(self) -> bool:
@@ -406,6 +412,7 @@ class Simulation:
         limited = any(replica.max_outstanding < UNLIMITED for replica in self.replicas)
         asked = dynamic or state[at.HOLD_DYNAMIC] or state[at.VICTIM] == 2 or state[at.ROUTE_ASKED]
         self._views: dict[int, tuple[int, Mapping[str, FloatColumn]]] = {}
+        self._questions: dict[int, Question] = {}
         self.fleet = self._together()
         in_step = any(replica.gang > 1 for replica in self.replicas)
         together = asked or limited or in_step or self.fleet is not None or state[at.HOOKS] or self.makes_arrivals
@@ -472,6 +479,9 @@ class Simulation:
             state[at.EXTEND_DECODERS_ENTRY] = prefix.extend_decoders_entry.address
             self.caches.entries()
         self._advance = advance.advance_together if state[at.GLOBAL] else advance.advance_apart
+        self._engine = self.fleet.engine if self.fleet is not None else None  # of pools
+        if self._engine is not None:
+            self._advance = self._engine.advance
         self._settle = advance.settle
 
     # -- the loop -------------------------------------------------------------------------------------------------
@@ -482,7 +492,9 @@ class Simulation:
         Raises:
             PolicyError: a policy's answer is no answer.
         """
-        state, fleet = self.state, self.fleet
+        state, fleet, engine = self.state, self.fleet, self._engine
+        if engine is not None:
+            engine.until = until
         while True:
             if state[at.ASK_ROWS] and not self._settle(state):
                 raise PolicyError(
@@ -499,17 +511,21 @@ class Simulation:
             elif code == at.PLACE:
                 self._ask_place()
             elif code == at.GROW:
-                self._grow()
+                self.grow()
             elif code == at.STOPS and fleet is not None:
                 fleet.stops()
             elif code == at.EVENTS:
                 continue
-            elif fleet is None or due > until or due == np.inf or self._over(code):
+            elif fleet is None:
                 return
             else:
+                if engine is not None:  # it may have gone beyond what was due
+                    due = fleet.next()
+                if due > until or due == np.inf or self._over(code):
+                    return
                 fleet.act(due)
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
         """More room for what has become too little: lines of requests, or events on their way to the router.
 
         Raises:
@@ -547,10 +563,10 @@ class Simulation:
         found = sorted(map(tuple, self._arrays[at.A_STOPS][: self.state[at.STOP_COUNT]].tolist()))
         self.state[at.STOP_COUNT] = 0
         if self._caching:
-            self._table_for_each()
+            self.table_for_each()
         return found
 
-    def _table_for_each(self) -> None:
+    def table_for_each(self) -> None:
         """As many block tables as requests may run, besides those that keep their KV where they ran until it has moved."""
         hosts, room = self.hosts, int(self.state[at.SLOT_ROOM])
         running = hosts[:, at.RUNNING_COUNT] + hosts[:, at.LAGGING]
@@ -814,6 +830,10 @@ class Simulation:
     def _ask_place(self) -> None:
         job = int(self.state[at.ASK_HOST])
         pools = self.fleet.pools if self.fleet is not None else None
+        if pools is not None and pools.engine is not None:
+            pools.place(job, self.now)
+            self.questions.place += 1
+            return
         costs = self.costs(self.roles.route, job, self.now) if pools is None else pools.costs(job, self.now)
         self.questions.place += 1
         self._answer[: len(costs)] = costs
@@ -823,21 +843,24 @@ class Simulation:
         self, policy: Place | Pools | Clocks, job: int | None, more: Mapping[str, FloatColumn] = NO_COLUMNS
     ) -> tuple[Jobs, Hosts]:
         """The tables that a policy sees of a request (None: of none) and of all hosts; `more`: columns of hosts that somebody else keeps."""
-        if self.makes_arrivals:
-            self._fixed[self._codes["release"]] = self.seconds[at.ARRIVAL]
-        values: dict[str, npt.NDArray[Any]] = {}
-        for name in policy.reads_job if isinstance(policy, Place | Pools) else ():
-            if job is None:
-                break
-            if name == "id":
-                values[name] = np.array([job])
-            elif name in self._codes and self._codes[name] >= 0:
-                values[name] = self._fixed[self._codes[name], job : job + 1]
-        hosts = self.host_values(policy.reads, job or 0)
-        hosts |= {name: more[name] for name in policy.reads if name in more}
-        columns = {**HOST_COLUMNS, **SERVING_HOST_COLUMNS, **POOL_COLUMNS, **ENERGY_COLUMNS}
-        table = Hosts(hosts, columns.values(), rows=len(self.replicas))
-        return Jobs(values, self._columns.values(), rows=0 if job is None else 1), table
+        question = self._questions.get(id(policy))
+        if question is None:
+            question = self._questions[id(policy)] = Question(self, policy, tuple(more))
+        return question.ask(job, more)
+
+    def code(self, name: str) -> int | None:
+        """The row of `fixed` that has a column of requests; None: it moves, or there is none."""
+        code = self._codes.get(name, -1)
+        return code if code >= 0 else None
+
+    @property
+    def fixed(self) -> FloatColumn:
+        """Columns of requests that do not change, a row a column."""
+        return self._fixed
+
+    def look_up_release(self, job: int) -> None:
+        """Where requests arrive when others have ended: when this one did."""
+        self._fixed[self._codes["release"], job] = self.seconds[at.ARRIVAL, job]
 
     def _view(self, route: Place) -> Mapping[str, FloatColumn]:
         """The loads as they were when they were last looked up."""
@@ -846,6 +869,7 @@ class Simulation:
             names = [name for name in route.reads if name in LOADS]
             view = {name: HOST_VALUES[name](self) for name in names if name in HOST_VALUES}
             view |= {name: self._pair(PAIR_COLUMNS[name], 0) for name in names if name in PAIR_COLUMNS}
+            view = {name: kept(column) for name, column in view.items()}  # some are views of what goes on
         self._views[id(route)] = (asked + 1, view)
         return view
 
@@ -853,7 +877,7 @@ class Simulation:
         """What a route answers for a request. Raises PolicyError where that is no answer."""
         old = self._view(route) if self.renewed > 1 else NO_COLUMNS
         costs = np.asarray(route.costs(*self.question(route, job, old), now), np.float64)
-        if costs.shape != (len(self.replicas),) or np.isnan(costs).any():
+        if costs.shape != (len(self.replicas),) or np.count_nonzero(np.isnan(costs)):
             raise PolicyError(
                 f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(self.replicas)},) numbers or inf"
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts, Jobs
+from rota.worlds.serving.pool_rules import Pairs
 from rota.worlds.serving.pools import Assignment, Pools
 
 
@@ -38,6 +39,9 @@ class AccellmPairs(Pools):
                 f"found {self.refresh:g}, {self.apart} and {self.backlog:g}"
             )
         self.mirrored = self.refresh
+
+    def rule(self) -> Pairs:
+        return Pairs(self.apart, self.backlog)
 
     def assign(self, jobs: Jobs, hosts: Hosts, now: float) -> Assignment | None:
         pairs = [(a, min(a + 1, len(hosts) - 1)) for a in range(0, len(hosts), 2)]

@@ -40,11 +40,13 @@ class CacheAware(Place):
             )
 
     def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
-        load = hosts.outstanding.astype(np.float64)
-        most, least = load.max(initial=0.0), load.min(initial=np.inf)
+        load, cached = hosts.outstanding.tolist(), hosts.cached_tokens.astype(np.float64)
+        most, least = (
+            max(load, default=0.0),
+            min(load, default=np.inf),
+        )  # of a handful of hosts Python finds them sooner than NumPy
         if most - least > self.balance_abs and most > self.balance_rel * least:
-            return load
-        cached = hosts.cached_tokens.astype(np.float64)
-        if cached.max(initial=0.0) > self.match * jobs.prompt_tokens[0]:
+            return hosts.outstanding.astype(np.float64)
+        if max(cached.tolist(), default=0.0) > self.match * float(jobs.prompt_tokens[0]):
             return -cached
         return hosts.active_tokens.astype(np.float64)

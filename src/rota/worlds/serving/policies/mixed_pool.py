@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
+from rota.worlds.serving.pool_rules import Halves
 from rota.worlds.serving.pools import Assignment, Pools
 
 BOTH, PROMPTS, TOKENS = 0, 1, 2
@@ -39,6 +40,10 @@ class MixedPool(Pools):
         if self.queue_tokens < 1:
             raise InputError(f"mixed_pool: queue_tokens must be at least 1, found {self.queue_tokens}")
         self.reads_job = ("prompt_tokens", "output_tokens") if self.knows_answers else ("prompt_tokens",)
+
+    def rule(self) -> Halves:
+        queue, memory = {"prefill_tokens": 1.0, "assigned": 1.0}, {"assigned_tokens": 1.0}
+        return Halves(queue, memory, self.queue_tokens, self.knows_answers)
 
     def assign(self, jobs: Jobs, hosts: Hosts, now: float) -> Assignment | None:
         up, role = hosts.up > 0, hosts.role
