@@ -40,6 +40,9 @@ def _measures() -> dict[str, Measure]:
         found[f"program_e2e_p{p}"] = Measure(f"program_e2e_p{p}", f"time of a program, p{p}", "s")
     for name, title, unit, smaller in (
         ("programs_done", "programs of which every call is done", "", False),
+        ("programs_early", "programs that were ended early", "", False),
+        ("programs_right_share", "share of the programs that are done whose answer is right", "", False),
+        ("spared_token_share", "share of the programs' output tokens that was not generated; probes count against it", "", False),
         ("throughput_tokens", "output tokens a second", "tokens/s", False),
         ("throughput_requests", "requests a second", "1/s", False),
         ("goodput", "requests a second within their limits", "1/s", False),
@@ -104,6 +107,7 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     status[jobs[at.STATE] == at.REJECTED] = "rejected"
     status[jobs[at.STATE] == at.SHED] = "shed"
     status[jobs[at.STATE] == at.RECALLED] = "recalled"
+    status[jobs[at.STATE] == at.SPARED] = "spared"
     tpot[status == "recalled"] = np.nan
     limits = [_limit(work.ttft_limit, slo.ttft), _limit(work.tpot_limit, slo.tpot), _limit(work.e2e_limit, slo.e2e)]
     within = status == "finished"
@@ -186,7 +190,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["throughput_tokens"] = float(rows["output_tokens"][done & ~recalled].sum()) / span
     metrics["throughput_requests"] = float(done.sum()) / span
     metrics["goodput"] = float(rows["good"].sum()) / span
-    metrics["goodput_share"] = float(rows["good"].mean()) if len(done) else float("nan")
+    made = rows["status"] != "spared"
+    metrics["goodput_share"] = float(rows["good"][made].mean()) if made.any() else float("nan")
     metrics["preemptions"] = float(rows["preemptions"].sum())
     _describe_programs(metrics, run, rows)
     metrics["restarts"] = float(rows["restarts"].sum())
@@ -266,10 +271,13 @@ def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping
     count = int(programs.program.max(initial=-1)) + 1
     begin, end = np.full(count, np.inf), np.full(count, -np.inf)
     np.minimum.at(begin, programs.program, run.workload.arrival)
-    np.maximum.at(end, programs.program, np.where(np.isnan(rows["finish"]), np.inf, rows["finish"]))
+    never = np.where(rows["status"] == "spared", -np.inf, np.inf)
+    np.maximum.at(end, programs.program, np.where(np.isnan(rows["finish"]), never, rows["finish"]))
     took = (end - begin)[np.isfinite(end)]
     _describe(metrics, "program_e2e", took)
     metrics["programs_done"] = float(len(took))
+    if run.fleet is not None and run.fleet.rounds is not None:
+        metrics |= run.fleet.rounds.summary(rows["status"], np.isfinite(end))
 
 
 def _describe_money(metrics: dict[str, float], run: Simulation, on: FloatColumn, span: float) -> None:
