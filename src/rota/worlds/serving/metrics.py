@@ -42,7 +42,12 @@ def _measures() -> dict[str, Measure]:
         ("programs_done", "programs of which every call is done", "", False),
         ("programs_early", "programs that were ended early", "", False),
         ("programs_right_share", "share of the programs that are done whose answer is right", "", False),
-        ("spared_token_share", "share of the programs' output tokens that was not generated; probes count against it", "", False),
+        (
+            "spared_token_share",
+            "share of the programs' output tokens that was not generated; probes count against it",
+            "",
+            False,
+        ),
         ("throughput_tokens", "output tokens a second", "tokens/s", False),
         ("throughput_requests", "requests a second", "1/s", False),
         ("goodput", "requests a second within their limits", "1/s", False),

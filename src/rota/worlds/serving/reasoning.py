@@ -26,7 +26,8 @@ class ReasoningSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     kind: Literal["samples", "tree", "thoughts"]
     count: Count  # programs
-    rate: Above0  # programs a second, Poisson
+    rate: Above0  # programs a second
+    variation: Above0 = 1.0  # coefficient of variation of the gaps between them, gamma; 1: Poisson
     rounds: Above0 = 8.0  # median
     rounds_sigma: Sigma = 0.0
     width: Count = 1  # calls a round
@@ -40,11 +41,15 @@ class ReasoningSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def check_reasoning(specs: tuple[ReasoningSpec, ...]) -> None:
     """Raises InputError: no entry, a chain of thought that is wide, answers that settle before they begin."""
     if not specs:
-        raise InputError("workload.reasoning: is empty; give at least one entry such as {kind: samples, count: 100, rate: 1}")
+        raise InputError(
+            "workload.reasoning: is empty; give at least one entry such as {kind: samples, count: 100, rate: 1}"
+        )
     for number, spec in enumerate(specs):
         where = f"workload.reasoning[{number}]"
         if spec.kind == "thoughts" and spec.width > 1:
-            raise InputError(f"{where}.width: a chain of thought has one call a round, found {spec.width}; leave it out")
+            raise InputError(
+                f"{where}.width: a chain of thought has one call a round, found {spec.width}; leave it out"
+            )
         check_answers(spec.answers, f"{where}.answers")
 
 
@@ -62,7 +67,8 @@ def draw_reasoning(specs: tuple[ReasoningSpec, ...], rng: np.random.Generator, b
     """A workload of programs that reason, in order of arrival; sizes and answers of each program come from its own draws."""
     drawn: list[tuple[float, int, list[_Call], IntColumn]] = []
     for kind, (spec, own) in enumerate(zip(specs, rng.spawn(len(specs)), strict=True)):
-        begins = np.cumsum(own.exponential(1 / spec.rate, spec.count)).tolist()
+        shape = spec.variation**-2
+        begins = np.cumsum(own.gamma(shape, 1 / (shape * spec.rate), spec.count)).tolist()
         for begin, stream in zip(begins, own.spawn(spec.count), strict=True):
             calls = _draw_calls(spec, stream, block_tokens)
             drawn.append((begin, kind, calls, draw_answers(spec.answers, calls[-1].round + 1, stream)))
@@ -95,7 +101,9 @@ def _assemble(
         np.array([call.prompt for call in calls], np.int64),
         np.array([call.output for call in calls], np.int64),
         session=program,
-        prefix=PrefixBlocks(_offsets([len(each) for each in blocks]), np.concatenate(blocks), block_tokens, answers=True),
+        prefix=PrefixBlocks(
+            _offsets([len(each) for each in blocks]), np.concatenate(blocks), block_tokens, answers=True
+        ),
         programs=Programs(
             program,
             _offsets([len(each) for each in parents]),
@@ -131,7 +139,9 @@ def _rounds(question: int, output: IntColumn, onto: IntColumn | None, size: int)
     """Rounds of calls beside each other. `onto`: for each which call of the round before it goes on from; None: all answer the question."""
     rounds, width = output.shape
     calls: list[_Call] = []
-    paths: list[tuple[int, IntColumn]] = [(question, np.arange(question // size))] * width  # tokens so far, their blocks
+    paths: list[tuple[int, IntColumn]] = [
+        (question, np.arange(question // size))
+    ] * width  # tokens so far, their blocks
     last = question // size
     for number in range(rounds):
         made = []

@@ -69,7 +69,9 @@ class Rounds:
             self.right[program] = self.answers.final[program] == RIGHT
             return True
         answers = self.answers.of(program)
-        chain = bool(answers[0] == UNKNOWN)  # of thought: it has an answer from its second round on, and tells it to a probe
+        chain = bool(
+            answers[0] == UNKNOWN
+        )  # of thought: it has an answer from its second round on, and tells it to a probe
         known = answers[int(chain) : number + 1]
         shown = np.full(len(known), UNKNOWN) if chain and len(self.unasked) else known
         if self.policy is None or not len(known) or not self.policy.enough(shown, now):
@@ -110,14 +112,17 @@ class History:
         ordered = np.sort(np.array(lengths))
         return ordered, np.cumsum(ordered[::-1])[::-1] / np.arange(len(ordered), 0, -1)
 
-    def left(self, kind: int, done: FloatColumn) -> FloatColumn:
-        """Expected tokens still to come to programs that have had `done`: as much again for those longer than any; 0 before any has ended."""
+    def left(self, kind: int, done: FloatColumn, calls: IntColumn) -> FloatColumn:
+        """Expected tokens still to come to programs that have had `done` in so many calls.
+
+        One more call of the mean length of theirs, for those that are longer than any; 0 before any has ended.
+        """
         if not self._sorted:
             return np.zeros(len(done))
         ordered, means = self._sorted.get(kind, self._sorted[-1])
         longer = np.searchsorted(ordered, done, side="right")
         known = means[np.minimum(longer, len(means) - 1)] - done
-        return np.where(longer < len(ordered), known, done)
+        return np.where(longer < len(ordered), known, done / np.maximum(calls, 1))
 
 
 class ToCome:
@@ -126,13 +131,15 @@ class ToCome:
     def __init__(self, run: "Simulation", members: Sequence[IntColumn], kind: IntColumn | None) -> None:
         self.run, self._members = run, members
         self._kind = np.zeros(len(members), np.int64) if kind is None else kind
-        self._done, self._calls = np.zeros(len(members)), [len(each) for each in members]
+        self._done, self._made = np.zeros(len(members)), np.zeros(len(members), np.int64)  # tokens, calls
+        self._calls = [len(each) for each in members]  # to come
         self._open = np.ones(len(members), np.bool_)
         self._history = History()
 
     def ended(self, program: int, job: int, over: bool) -> None:
         """A call has ended; `over`: and no other one follows it."""
         self._done[program] += float(self.run.jobs[at.OUTPUT, job])
+        self._made[program] += 1
         self._calls[program] -= 1
         if not over and self._calls[program]:
             self._tell(np.array([program]), int(self._kind[program]))
@@ -143,7 +150,7 @@ class ToCome:
             self._tell(np.flatnonzero(self._open & (self._kind == kind)), kind)
 
     def _tell(self, programs: IntColumn, kind: int) -> None:
-        left = self._history.left(kind, self._done[programs])
+        left = self._history.left(kind, self._done[programs], self._made[programs])
         if len(programs):
             rows = [self._members[program] for program in programs.tolist()]
             self.run.tell_program(LEFT, np.concatenate(rows), np.repeat(left, [len(each) for each in rows]))

@@ -1,0 +1,227 @@
+"""What Dynasor claims of programs that reason: compute saved at equal accuracy, a higher rate, tighter limits.
+
+    python -m bench.holds_up_programs --data FOLDER [--only programs rate windows] [--seeds 5]
+
+FOLDER holds `azure2023` (Azure LLM inference traces 2023), of which only the arrivals are taken: recorded programs with their answers are not public.
+Factors are geometric means over the seeds with t intervals of their logarithms, paired by seed; shares are means with t intervals.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.what_holds_up import EXAMPLES
+from rota.study.scenario import Scenario, read
+from rota.study.statistics import t_interval
+from rota.worlds.serving.model import Workload
+from rota.worlds.serving.read import read_trace
+
+Column = npt.NDArray[np.float64]
+Moved = Callable[[Workload, int], Workload]
+KINDS = ("samples", "tree", "thoughts")
+RATES = (0.3, 0.15, 0.3)  # of the study, programs a second
+LIMIT, SHARE = 90.0, 0.9  # seconds that a program may take, and the share of programs that must keep to it
+WINDOWS = (2, 3, 5, 8)
+
+
+def _as_drawn(work: Workload, seed: int) -> Workload:
+    return work
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is changed in the study, and when programs come."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+    begins: Moved = _as_drawn
+
+
+def entry(number: int, key: str, value: object) -> str:
+    """A change of one entry of `workload.reasoning`."""
+    return f"workload.reasoning.{number}.{key}={value}"
+
+
+def only(kind: str, rate: float) -> Load:
+    """Programs of one kind."""
+    found: Any = read(EXAMPLES / "dynasor.yaml", [])
+    spec = found.case.workload.reasoning[KINDS.index(kind)]
+    names = ("rounds", "rounds_sigma", "width", "output", "output_sigma")
+    fields = ", ".join(f"{name}: {getattr(spec, name)}" for name in names)
+    return Load(f"{kind} alone", (f"workload.reasoning=[{{kind: {kind}, count: 200, rate: {rate}, {fields}}}]",))
+
+
+def recorded(data: Path, rate: float) -> Moved:
+    """Programs come when Azure's conversations did, every seventh of them, at a mean rate; each seed has its own stretch of the trace."""
+    times = np.asarray(read_trace(data / "azure2023/AzureLLMInferenceTrace_conv.csv.gz").arrival)[::7]
+
+    def moved(work: Workload, seed: int) -> Workload:
+        assert work.programs is not None
+        count = int(work.programs.program.max()) + 1
+        own = times[seed * count : (seed + 1) * count]
+        own = (own - own[0]) * (count / rate) / (own[-1] - own[0])
+        return replace(work, arrival=own[work.programs.program])
+
+    return moved
+
+
+def loads(data: Path) -> list[Load]:
+    bursts = tuple(entry(number, "variation", 4) for number in range(len(KINDS)))
+    azure = Load("arrivals of Azure conv", begins=recorded(data, sum(RATES)))
+    return [Load("three kinds"), only("samples", 0.4), only("thoughts", 1.2), azure, Load("bursts", bursts)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is looked at of one run."""
+
+    times: Column  # of programs, seconds; NaN: not done
+    right: float
+    saved: float
+
+
+def run(scenario: Scenario, load: Load, policy: Mapping[str, Any], seed: int) -> Outcome:
+    world: Any = scenario.world
+    work = load.begins(world.workload(scenario.case, seed), seed)
+    found = world.run(scenario.case, work, policy, seed)
+    rows, program = found.outcomes, work.programs.program
+    end = np.full(int(program.max()) + 1, -np.inf)
+    np.maximum.at(
+        end, program, np.where(rows["status"] == "spared", -np.inf, np.nan_to_num(rows["finish"], nan=np.inf))
+    )
+    begin = work.arrival[np.searchsorted(program, np.arange(len(end)))]
+    times = np.where(np.isfinite(end), end - begin, np.nan)
+    return Outcome(times, found.metrics["programs_right_share"], found.metrics["spared_token_share"])
+
+
+def factor(base: Sequence[float], ours: Sequence[float]) -> str:
+    """How many times smaller ours is."""
+    mean, low, high = np.exp(t_interval(np.log(np.array(base) / np.array(ours))))
+    return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+
+
+def share(values: Sequence[float]) -> str:
+    if np.ptp(values) == 0.0:
+        return f"{values[0]:.3f}"
+    mean, low, high = t_interval(np.array(values))
+    return f"{mean:.3f} ({low:.3f} - {high:.3f})"
+
+
+def program_lines(data: Path, seeds: int) -> Iterator[str]:
+    yield "| load | policy | mean time of a program | its p90 | answers right | tokens saved |"
+    yield "|---|---|---|---|---|---|"
+    for load in loads(data):
+        scenario = read(EXAMPLES / "dynasor.yaml", load.changes)
+        base: list[Outcome] = []
+        for number, policy in enumerate(scenario.policies):
+            found = [run(scenario, load, policy, seed) for seed in range(seeds)]
+            base = base or found
+            cells = [share([each.right for each in found]), share([each.saved for each in found])]
+            if number:
+                means = [[float(each.times.mean()) for each in runs] for runs in (base, found)]
+                ends = [[float(np.percentile(each.times, 90)) for each in runs] for runs in (base, found)]
+                cells = [factor(*means), factor(*ends), *cells]
+            else:
+                cells = [
+                    f"{np.mean([each.times.mean() for each in found]):.1f} s",
+                    f"{np.mean([np.percentile(each.times, 90) for each in found]):.1f} s",
+                    *cells,
+                ]
+            yield f"| {load.name} | {policy['name']} | " + " | ".join(cells) + " |"
+
+
+def largest_rate(load: Load, policy: Mapping[str, Any], seed: int) -> float:
+    """The largest multiple of the study's rates at which enough programs end in time, within 2 %."""
+
+    def kept(scale: float) -> bool:
+        changes = [entry(number, "rate", scale * rate) for number, rate in enumerate(RATES)]
+        outcome = run(read(EXAMPLES / "dynasor.yaml", [*load.changes, *changes]), load, policy, seed)
+        return float((outcome.times <= LIMIT).mean()) >= SHARE
+
+    low, high = 0.05, 8.0
+    if not kept(low) or kept(high):
+        raise SystemExit(f"{load.name}, {policy['name']}: the largest rate is not between {low:g} and {high:g} times")
+    while high / low > 1.02:
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    return low
+
+
+def rate_lines(data: Path, seeds: int) -> Iterator[str]:
+    yield f"| load | policy | largest rate with {SHARE:.0%} of programs within {LIMIT:g} s, times the first |"
+    yield "|---|---|---|"
+    for load in loads(data):
+        if load.changes and load.name != "bursts":
+            continue  # the rates of the study are those of the three kinds together
+        if load.begins is not _as_drawn:
+            continue
+        policies = read(EXAMPLES / "dynasor.yaml", []).policies
+        base: list[float] = []
+        for policy in policies:
+            found = [largest_rate(load, policy, seed) for seed in range(seeds)]
+            base = base or found
+            cell = factor(found, base) if found is not base else f"{sum(RATES) * np.mean(found):.2f} programs a second"
+            yield f"| {load.name} | {policy['name']} | {cell} |"
+
+
+def window_lines(data: Path, seeds: int) -> Iterator[str]:
+    """Compute saved and answers right by kind, window, and how restless answers are before they settle."""
+    yield "| programs | change | window | tokens saved | answers right | right without stopping | right by as many rounds for all |"
+    yield "|---|---|---|---|---|---|---|"
+    for kind in KINDS:
+        for change in (0.5, 0.8, 1.0):
+            load = only(kind, 0.2)
+            load = replace(load, changes=(*load.changes, entry(0, "answers", f"{{change: {change}}}")))
+            scenario = read(EXAMPLES / "dynasor.yaml", load.changes)
+            whole = [run(scenario, load, {"name": "whole"}, seed) for seed in range(seeds)]
+            for window in WINDOWS:
+                policy = {"name": "early", "stop": {"certaindex": {"window": window}}}
+                found = [run(scenario, load, policy, seed) for seed in range(seeds)]
+                saved = [each.saved for each in found]
+                cells = [share(saved), *(share([each.right for each in runs]) for runs in (found, whole))]
+                yield (
+                    f"| {kind} | {change} | {window} | "
+                    + " | ".join([*cells, as_many(scenario, load, float(np.mean(saved)), seeds)])
+                    + " |"
+                )
+
+
+def as_many(scenario: Scenario, load: Load, saved: float, seeds: int) -> str:
+    """Answers right where every program gets the same number of rounds: the most that save at least as much."""
+    world: Any = scenario.world
+    most = int(world.workload(scenario.case, 0).programs.answers.round.max())
+    best: list[Outcome] = []
+    low, high = 1, most
+    while low <= high:
+        middle = (low + high) // 2
+        policy = {"name": "fixed", "stop": {"fixed_rounds": {"rounds": middle}}}
+        found = [run(scenario, load, policy, seed) for seed in range(seeds)]
+        if float(np.mean([each.saved for each in found])) >= saved:
+            best, low = found, middle + 1
+        else:
+            high = middle - 1
+    return share([each.right for each in best]) if best else "-"
+
+
+PARTS = {"programs": program_lines, "rate": rate_lines, "windows": window_lines}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=5)
+    given = parser.parse_args()
+    for name in given.only:
+        print(f"\n{name}\n", flush=True)
+        for line in PARTS[name](given.data, given.seeds):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
