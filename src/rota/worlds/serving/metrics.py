@@ -10,6 +10,7 @@ from rota.kernel.metrics import jain
 from rota.kernel.world import Measure
 from rota.worlds.serving import class_metrics
 from rota.worlds.serving.class_metrics import describe_classes
+from rota.worlds.serving.inside import parked_iterations
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.money import replica_costs, request_costs
 from rota.worlds.serving.nodes import gpu_shares
@@ -54,6 +55,7 @@ def _measures() -> dict[str, Measure]:
         ("goodput_share", "share of requests within their limits", "", False),
         ("makespan", "time from the first arrival to the last token", "s", True),
         ("preemptions", "preemptions", "", True),
+        ("parks", "iterations that were parked between layers for urgent requests", "", True),
         ("rejected", "rejected requests", "", True),
         ("shed", "requests that were turned away to protect others", "", True),
         ("unfinished", "requests never finished", "", True),
@@ -198,6 +200,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     made = rows["status"] != "spared"
     metrics["goodput_share"] = float(rows["good"][made].mean()) if made.any() else float("nan")
     metrics["preemptions"] = float(rows["preemptions"].sum())
+    metrics["parks"] = parked_iterations(run)
     _describe_programs(metrics, run, rows)
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0

@@ -12,7 +12,7 @@ from rota.kernel.compile import call_entry, floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
 from rota.worlds.serving.kernels.batch import ASK, blocks_for
-from rota.worlds.serving.kernels.inside import PROMPTS_RUN, STREAMED, inside
+from rota.worlds.serving.kernels.inside import COME_ENTRY, PARKS, PROMPTS_RUN, STREAMED, inside
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
     A_ARRIVALS,
@@ -312,6 +312,8 @@ def place(state, j, r, now):
         clock[NOW] = now
     elif host[INSIDE] & STREAMED and host[BUSY] and not inside(state, r)[PROMPTS_RUN]:
         clock[ENDS_AT] = now  # its stream of prompts has nothing to do: it looks at its line now
+    elif host[INSIDE] & PARKS and host[BUSY]:
+        call_entry(inside(state, r)[COME_ENTRY], state[SELF], r, j, 0, 0)
 
 
 @compiler.inner

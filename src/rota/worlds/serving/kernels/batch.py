@@ -131,6 +131,7 @@ from rota.worlds.serving.kernels.layout import (
     OPEN_ENTRY,
     OUTPUT,
     PADDED,
+    PAUSED,
     PICK,
     PINS,
     PINS_YIELD,
@@ -258,7 +259,7 @@ def preempt(state, r, j):
         drop(state, r, j)
     elif job[STATE, j] == LOADING:
         host[LOADS] -= 1
-    else:
+    elif job[STATE, j] != PAUSED:
         leave_prefills(state, r, j)
     if host[LOADS]:
         call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)

@@ -40,6 +40,7 @@ from rota.worlds.serving.policies.prefix_groups import PrefixGroups
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
+from rota.worlds.serving.policies.qllm import Qllm
 from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.resident_first import ResidentFirst
 from rota.worlds.serving.policies.s3 import S3
@@ -78,6 +79,7 @@ BATCHERS: dict[str, type[Batcher]] = {
     "layered_prefill": LayeredPrefill,
     "semi_pd": SemiPD,
     "bca": BatchSizeAdvisor,
+    "qllm": Qllm,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,
