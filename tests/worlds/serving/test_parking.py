@@ -225,7 +225,7 @@ def test_a_host_that_goes_down_forgets_what_was_parked() -> None:
 def document(**group: Any) -> dict[str, Any]:
     return {
         "world": "serving",
-        "workload": {"generate": {"kind": "chat", "requests": 120, "rate": 6.0}},
+        "workload": {"generate": {"kind": "chat", "requests": 150, "rate": 1.0}},
         "fleet": [{"model": "mixtral-8x7b", "gpu": "a100-80g", "tp": 2, **group}],
         "classes": {"fast": {"share": 0.5, "priority": 0, "ttft": 1.0}, "slow": {"share": 0.5, "priority": 1}},
         "policies": [{"name": "a"}],

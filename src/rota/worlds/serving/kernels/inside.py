@@ -31,8 +31,8 @@ PARKS = 1 << 8
     KEY, HISTORY, HISTORY_COUNT, HISTORY_NEXT, SCRATCH, RESERVED, LAYER_TOKENS, LAYERS, GROUPS, GROUP,
     HOST_BEGIN, HOST_COMPLETE, PROMPTS_RUN, ACCEPT_ENTRY, DRAFT_ENTRY, DRAFT_PARAMETERS, DRAFT_TOKENS,
     OFF_ABOVE, SPECULATES, LOOKAHEAD, SPECULATIVE_KEY, COME_ENTRY, MARKS, TOGETHER, URGENT_NOW, CUT, PARKED_NOW,
-    PARKS_COUNT, INSIDE_INTS,
-) = range(39)  # fmt: skip
+    PARKS_COUNT, ASKED, INSIDE_INTS,
+) = range(40)  # fmt: skip
 # CAPACITY: tokens that the gate may fill. HISTORY, SCRATCH, RESERVED: addresses of arrays. GROUPS: layer groups of the wave under way, GROUP: those done.
 # PROMPTS_RUN: an iteration of prompts is under way in a stream of its own; the decodes' is under way while DECODING_NOW.
 # HOST_BEGIN, HOST_COMPLETE: where some hosts have streams, how each begins and ends an iteration.

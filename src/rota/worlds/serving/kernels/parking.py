@@ -10,9 +10,10 @@ import numpy as np
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
-from rota.worlds.serving.kernels.batch import IDLE, STARTED, begin, blocks_for, complete, is_fresh
+from rota.worlds.serving.kernels.batch import ASK, IDLE, STARTED, begin, blocks_for, complete, is_fresh
 from rota.worlds.serving.kernels.decoders import context, drop, join
 from rota.worlds.serving.kernels.inside import (
+    ASKED,
     CUT,
     FULL_END,
     LAYER_SECONDS,
@@ -209,6 +210,7 @@ def begin_others(state, r):
     own[URGENT_NOW] = 0
     choose(state, r, False)
     code = begin(state, r)
+    own[ASKED] = code == ASK
     if code == STARTED:
         floats[LAYERS_FROM] = clock[NOW]
         floats[LAYER_SECONDS] = (clock[ENDS_AT] - clock[NOW]) / own[LAYERS]
@@ -220,13 +222,11 @@ def begin_parting(state, r):
     """Begin the next iteration of a host: urgent work, what is parked, or the others. Returns STARTED, IDLE, or ASK."""
     host, own = host_ints(state)[r], inside(state, r)
     own[CUT] = 0  # it is, where the host went down before the layer came
-    answered = state[ANSWERED]
-    asked_for_others = host[STAGE] != 0 and not own[URGENT_NOW]  # an answer has come
-    if not asked_for_others and urgent_waits(state, r):
+    if not own[ASKED] and urgent_waits(state, r):  # ASKED: an answer for the others has come
         code = begin_urgent(state, r)
         if code != IDLE:
             return code
-        host[READY], state[ANSWERED] = 1, answered  # it has not begun, and the answers are of the same requests
+        host[READY] = 1  # nothing has begun
     if own[PARKED_NOW] and members_left(state, r):
         return go_on(state, r)
     own[PARKED_NOW] = 0
