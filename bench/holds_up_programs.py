@@ -1,21 +1,24 @@
-"""What Dynasor claims of programs that reason: compute saved at equal accuracy, a higher rate, tighter limits.
+"""What Dynasor claims of programs that reason (compute saved at equal accuracy, a higher rate), and QLLM of urgent requests beside others.
 
-    python -m bench.holds_up_programs --data FOLDER [--only programs rate windows] [--seeds 5]
+    python -m bench.holds_up_programs --data FOLDER [--only programs rate windows urgent] [--seeds 5]
 
-FOLDER holds `azure2023` (Azure LLM inference traces 2023), of which only the arrivals are taken: recorded programs with their answers are not public.
-Factors are geometric means over the seeds with t intervals of their logarithms, paired by seed; shares are means with t intervals.
+FOLDER holds `azure2023` (Azure LLM inference traces 2023). Of programs only the arrivals are recorded ones: programs with their answers are not public.
+Factors are geometric means over the seeds with t intervals of their logarithms, paired by seed; on recorded requests a block bootstrap as in
+`bench.what_holds_up`. Shares are means with t intervals.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.what_holds_up import EXAMPLES
+from bench.what_holds_up import EXAMPLES, Outcomes, _both, outcomes, times_better
+from bench.what_holds_up import Load as Recorded
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
 from rota.worlds.serving.model import Workload
@@ -208,7 +211,59 @@ def as_many(scenario: Scenario, load: Load, saved: float, seeds: int) -> str:
     return share([each.right for each in best]) if best else "-"
 
 
-PARTS = {"programs": program_lines, "rate": rate_lines, "windows": window_lines}
+# -- urgent requests --------------------------------------------------------------------------------------------------
+
+
+def _of(tenant: str, name: str) -> Callable[[Outcomes], Column]:
+    return lambda rows: np.where(rows["tenant"] == tenant, rows[name], np.nan)
+
+
+def urgent_loads(data: Path, made: Path) -> list[Recorded]:
+    """Chats beside long prompts, at three rates and in bursts; Azure's conversations, which are urgent, beside its code."""
+    both = _both(data, made, 0.4)
+    classes = "classes={urgent: {priority: 0}, long: {priority: 1}}"
+    tenants = "tenants={conv: {class: urgent}, code: {class: long}}"
+    bursts = [f"workload.generate.mix.{number}.variation=fitted" for number in (0, 1)]
+    return [
+        *(Recorded(f"{rate:g} a second", (f"workload.generate.rate={rate}",)) for rate in (0.3, 2.0, 4.0)),
+        replace(both, changes=(*both.changes, classes, tenants)),
+        Recorded("bursts", (*bursts, "workload.generate.rate=2")),
+    ]
+
+
+def urgent_lines(data: Path, seeds: int) -> Iterator[str]:
+    """The first two policies are those that the others are compared with: the paper's baseline, and priorities without preemption."""
+    titles = (
+        "urgent: mean first token",
+        "times batch by batch",
+        "times urgent first",
+        "urgent: p99",
+        "urgent: end to end, times urgent first",
+    )
+    yield "| load | policy | " + " | ".join(titles) + " | others: end to end, times urgent first |"
+    yield "|---" * (len(titles) + 3) + "|"
+    with TemporaryDirectory() as made:
+        for load in urgent_loads(data, Path(made)):
+            scenario = read(EXAMPLES / "qllm.yaml", load.changes)
+            found = {str(p["name"]): outcomes(scenario, p, 1 if load.recorded else seeds) for p in scenario.policies}
+            urgent, others = ("conv", "code") if load.recorded else ("urgent", "long")
+            for name, runs in found.items():
+                waits = [_of(urgent, "ttft")(rows) for rows in runs]
+                cells = [f"{np.mean([np.nanmean(each) for each in waits]):.3f} s"]
+                for base, tenant, column in (
+                    ("batch by batch", urgent, "ttft"),
+                    ("urgent first", urgent, "ttft"),
+                    ("urgent first", urgent, "e2e"),
+                    ("urgent first", others, "e2e"),
+                ):
+                    mine, theirs = ([_of(tenant, column)(rows) for rows in each] for each in (runs, found[base]))
+                    mean, low, high = times_better(theirs, mine, smaller=True, recorded=load.recorded)
+                    cells.append("1" if name == base else f"{mean:.3g} ({low:.3g} - {high:.3g})")
+                cells.insert(3, f"{np.mean([np.nanpercentile(each, 99) for each in waits]):.3f} s")
+                yield f"| {load.name} | {name} | " + " | ".join(cells) + " |"
+
+
+PARTS = {"programs": program_lines, "rate": rate_lines, "windows": window_lines, "urgent": urgent_lines}
 
 
 def main() -> None:

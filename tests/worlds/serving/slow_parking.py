@@ -41,6 +41,7 @@ class SlowParking(SlowReplica):
         assert rules is not None
         if any(map(self.in_front, self.running)) or any(map(self.is_urgent, self.waiting)):
             self.urgent_now = True
+            self.make_room()
             if batch := self.put_together():
                 self.batch, self.busy = batch, True
                 self.ends = now + self.slowness * self.seconds(batch) + self.stall
@@ -58,6 +59,21 @@ class SlowParking(SlowReplica):
             self.ends = now + self.slowness * self.seconds(batch) + self.stall
             self.stall = 0.0
             self.layers_from, self.layer = now, (self.ends - now) / self.rules.layers
+
+    def make_room(self) -> None:
+        """The others give way, the last one first, to the urgent one that has waited longest, if that is enough."""
+        line = sorted(filter(self.is_urgent, self.waiting), key=lambda each: each.tie)
+        if not line:
+            return
+        need, others = self.pool.need(line[0].target), [r for r in self.running if not self.is_urgent(r)]
+        if len(self.running) - len(others) >= self.replica.max_running:
+            return
+        if need > len(self.pool.free) + sum(len(r.blocks) for r in others):
+            return
+        while len(self.running) >= self.replica.max_running or need > len(self.pool.free):
+            if not others:
+                return
+            self.displace(others.pop())
 
     def put_together(self) -> list[Request]:
         """An iteration of the part whose turn it is."""

@@ -198,6 +198,22 @@ def test_urgent_decodes_alone_or_with_the_others() -> None:
     assert run.histogram[0].sum() == 29 + 9
 
 
+def test_the_others_give_way_to_an_urgent_one_that_waits() -> None:
+    """Two slots are taken by requests of low priority: the one that was admitted last goes, and computes again afterwards."""
+    rules = Qllm(chunk_tokens=64, switch=0.0).rules(ENGINE)
+    run = alone(rules, [(0, 8, 9, 1), (1, 8, 9, 1), (60, 4, 3, 0)], step=0.001, max_running=2)
+    assert run.jobs[at.PREEMPTIONS].tolist() == [0, 1, 0]
+    assert run.seconds[at.FINISH, 2] < run.seconds[at.FINISH, 0] < run.seconds[at.FINISH, 1]
+
+
+def test_nobody_gives_way_where_that_would_not_be_enough() -> None:
+    """Both slots are urgent, or nearly all memory is."""
+    rules = Qllm(chunk_tokens=64, switch=0.0, together=True).rules(ENGINE)
+    run = alone(rules, [(0, 8, 9, 0), (1, 8, 9, 0), (60, 4, 3, 0)], step=0.001, max_running=2)
+    assert not run.jobs[at.PREEMPTIONS].any()
+    assert run.seconds[at.SCHEDULED, 2] >= run.seconds[at.FINISH, :2].min()
+
+
 def test_a_host_that_goes_down_forgets_what_was_parked() -> None:
     from rota.worlds.serving.kernels import fleet
 

@@ -10,7 +10,7 @@ import numpy as np
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
-from rota.worlds.serving.kernels.batch import ASK, IDLE, STARTED, begin, blocks_for, complete, is_fresh
+from rota.worlds.serving.kernels.batch import ASK, IDLE, STARTED, begin, blocks_for, complete, held, is_fresh, preempt
 from rota.worlds.serving.kernels.decoders import context, drop, join
 from rota.worlds.serving.kernels.inside import (
     ASKED,
@@ -45,11 +45,13 @@ from rota.worlds.serving.kernels.layout import (
     DECODING,
     DECODING_NOW,
     ENDS_AT,
+    FREE,
     HELD_BLOCKS,
     HOSTS,
     JOBS,
     LAST_DECODE,
     LAST_TOKEN,
+    MAX_RUNNING,
     NOW,
     PAUSED,
     PREFILL_COUNT,
@@ -158,9 +160,49 @@ def choose(state, r, urgent):
 
 
 @compiler.inner
+def longest_waiting(state, r):
+    """The urgent job that came first of those in the line. -1: none."""
+    mark, arrival = marks(state, r), job_floats(state)[ARRIVAL]
+    waiting = ints_at(state[A_QUEUE], state[HOSTS] + 1, state[QUEUE_ROOM])[r]
+    found = -1
+    for position in range(host_ints(state)[r, QUEUED_COUNT]):
+        j = waiting[position]
+        if not mark[j] & URGENT:
+            continue
+        if found < 0 or arrival[j] < arrival[found] or (arrival[j] == arrival[found] and j < found):
+            found = j
+    return found
+
+
+@compiler.inner
+def make_room(state, r):
+    """For the urgent job that has waited longest those that are not urgent give way, the last admitted first; none does where that is not enough."""
+    job, host, mark = job_ints(state), host_ints(state)[r], marks(state, r)
+    j = longest_waiting(state, r)
+    if j < 0:
+        return
+    running = ints_at(state[A_RUNNING], state[HOSTS], state[RUNNING_ROOM])[r]
+    need = blocks_for(job[TARGET, j], host[BLOCK_TOKENS])
+    slots, blocks = host[MAX_RUNNING] - host[RUNNING_COUNT], host[FREE]
+    for position in range(host[RUNNING_COUNT]):
+        if not mark[running[position]] & URGENT:
+            slots += 1
+            blocks += held(state, r, running[position])
+    if slots < 1 or blocks < need:
+        return
+    for position in range(host[RUNNING_COUNT] - 1, -1, -1):
+        if host[RUNNING_COUNT] < host[MAX_RUNNING] and need <= host[FREE]:
+            return
+        if not mark[running[position]] & URGENT:
+            preempt(state, r, running[position])
+
+
+@compiler.inner
 def begin_urgent(state, r):
     """Begin an iteration of the front."""
     inside(state, r)[URGENT_NOW] = 1
+    if host_ints(state)[r, STAGE] == 0:
+        make_room(state, r)
     choose(state, r, True)
     return begin(state, r)
 

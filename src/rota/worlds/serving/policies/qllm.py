@@ -9,7 +9,8 @@ on when nothing urgent is left, so that the others may starve, which the paper n
 of their own; their decodes go with the others, and are parked with them.
 
 Approximated (the paper's text was at hand in part only): all layers take the same time; an iteration is parked between two layers, not within one at an
-expert; activations and KV of both fit (KV that is short displaces the last of the order, which then computes again); `switch` is an assumption.
+expert; `switch` is an assumption. What the system does where slots or KV are short is not told: here the others give way to an urgent request that
+waits, the last admitted first, and compute again later.
 """
 
 from dataclasses import dataclass

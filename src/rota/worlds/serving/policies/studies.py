@@ -81,4 +81,5 @@ STUDIES: dict[str, str] = {
     "dynasor": "dynasor",
     "certaindex": "dynasor",
     "fixed_rounds": "dynasor",
+    "qllm": "qllm",
 }
