@@ -21,8 +21,11 @@ from bench.what_holds_up import EXAMPLES, Outcomes, _both, outcomes, times_bette
 from bench.what_holds_up import Load as Recorded
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
+from rota.worlds.serving.answers import RIGHT, UNKNOWN
 from rota.worlds.serving.model import Workload
+from rota.worlds.serving.policies.dynasor import Certaindex, FixedRounds
 from rota.worlds.serving.read import read_trace
+from rota.worlds.serving.rounds import Stop
 
 Column = npt.NDArray[np.float64]
 Moved = Callable[[Workload, int], Workload]
@@ -172,43 +175,51 @@ def rate_lines(data: Path, seeds: int) -> Iterator[str]:
             yield f"| {load.name} | {policy['name']} | {cell} |"
 
 
+def judged(work: Workload, policy: Stop | None) -> tuple[float, float]:
+    """(share of right answers, share of output tokens saved) of a workload: no schedule changes what is enough, so nothing has to run."""
+    assert work.programs is not None
+    assert work.programs.answers is not None
+    answers, program = work.programs.answers, work.programs.program
+    right, last = [], np.zeros(len(answers.final), np.int64)
+    for each in range(len(answers.final)):
+        given = answers.of(each)
+        chain = int(given[0] == UNKNOWN)
+        ends = (
+            n for n in range(chain, len(given) - 1) if policy is not None and policy.enough(given[chain : n + 1], 0.0)
+        )
+        last[each] = next(ends, len(given) - 1)
+        right.append((given[last[each]] if last[each] < len(given) - 1 else answers.final[each]) == RIGHT)
+    asked = policy is not None and policy.probes
+    made = (answers.round <= last[program]) & (asked | ~answers.probe)
+    whole = work.output_tokens[~answers.probe].sum()
+    return float(np.mean(right)), float(1.0 - work.output_tokens[made].sum() / whole)
+
+
 def window_lines(data: Path, seeds: int) -> Iterator[str]:
-    """Compute saved and answers right by kind, window, and how restless answers are before they settle."""
-    yield "| programs | change | window | tokens saved | answers right | right without stopping | right by as many rounds for all |"
+    """Compute saved and answers right by kind, window, and how restless answers are before they settle: 1000 programs a seed."""
+    yield "| programs | change | window | tokens saved | answers right | without stopping | as many rounds for all |"
     yield "|---|---|---|---|---|---|---|"
     for kind in KINDS:
         for change in (0.5, 0.8, 1.0):
             load = only(kind, 0.2)
-            load = replace(load, changes=(*load.changes, entry(0, "answers", f"{{change: {change}}}")))
-            scenario = read(EXAMPLES / "dynasor.yaml", load.changes)
-            whole = [run(scenario, load, {"name": "whole"}, seed) for seed in range(seeds)]
+            told = (*load.changes, entry(0, "answers", f"{{change: {change}}}"), entry(0, "count", 1000))
+            scenario: Any = read(EXAMPLES / "dynasor.yaml", told)
+            works = [scenario.world.workload(scenario.case, seed) for seed in range(seeds)]
+            whole = share([judged(work, None)[0] for work in works])
             for window in WINDOWS:
-                policy = {"name": "early", "stop": {"certaindex": {"window": window}}}
-                found = [run(scenario, load, policy, seed) for seed in range(seeds)]
-                saved = [each.saved for each in found]
-                cells = [share(saved), *(share([each.right for each in runs]) for runs in (found, whole))]
-                yield (
-                    f"| {kind} | {change} | {window} | "
-                    + " | ".join([*cells, as_many(scenario, load, float(np.mean(saved)), seeds)])
-                    + " |"
-                )
+                right, saved = zip(*(judged(work, Certaindex(window)) for work in works), strict=True)
+                cells = [share(saved), share(right), whole, as_many(works, float(np.mean(saved)))]
+                yield f"| {kind} | {change} | {window} | " + " | ".join(cells) + " |"
 
 
-def as_many(scenario: Scenario, load: Load, saved: float, seeds: int) -> str:
+def as_many(works: Sequence[Workload], saved: float) -> str:
     """Answers right where every program gets the same number of rounds: the most that save at least as much."""
-    world: Any = scenario.world
-    most = int(world.workload(scenario.case, 0).programs.answers.round.max())
-    best: list[Outcome] = []
-    low, high = 1, most
-    while low <= high:
-        middle = (low + high) // 2
-        policy = {"name": "fixed", "stop": {"fixed_rounds": {"rounds": middle}}}
-        found = [run(scenario, load, policy, seed) for seed in range(seeds)]
-        if float(np.mean([each.saved for each in found])) >= saved:
-            best, low = found, middle + 1
-        else:
-            high = middle - 1
-    return share([each.right for each in best]) if best else "-"
+    best, rounds = "-", 1
+    while True:
+        right, spared = zip(*(judged(work, FixedRounds(rounds)) for work in works), strict=True)
+        if float(np.mean(spared)) < saved or float(np.max(spared)) <= 0.0:
+            return best
+        best, rounds = share(right), rounds + 1
 
 
 # -- urgent requests --------------------------------------------------------------------------------------------------

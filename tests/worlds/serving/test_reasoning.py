@@ -344,4 +344,4 @@ def test_what_is_to_come_is_known_of_other_programs_too(tmp_path: Path) -> None:
     made.run()
     programs = made.workload.programs
     lengths = np.bincount(programs.program, made.workload.output_tokens)
-    assert sorted(made.fleet._to_come._history._ended[0]) == sorted(lengths.tolist())
+    assert sorted(made.fleet.to_come.history._ended[0]) == sorted(lengths.tolist())

@@ -257,7 +257,7 @@ class Fleet:
         programs = self.run.workload.programs
         self._programs = programs
         self.rounds: Rounds | None = None
-        self._to_come: ToCome | None = None
+        self.to_come: ToCome | None = None
         if programs is None:
             return
         self._waits_for = np.diff(programs.offsets).tolist()
@@ -273,7 +273,7 @@ class Fleet:
         self._attained = np.zeros(len(self._members))
         self._path = np.zeros(len(programs.program))
         if any(LEFT in policy.reads for policy in self.run.roles.policies()):
-            self._to_come = ToCome(self.run, self._members, programs.kind)
+            self.to_come = ToCome(self.run, programs.program, self._members, programs.kind)
         if programs.answers is not None:
             self.rounds = Rounds(self.run, programs.program, self._members, programs.answers)
             for probe in self.rounds.unasked.tolist():
@@ -297,8 +297,8 @@ class Fleet:
         self._attained[program] += work
         self.run.tell_program("program_attained", self._members[program], float(self._attained[program]))
         over = self.rounds is not None and self.rounds.ended(job, now)
-        if self._to_come is not None:
-            self._to_come.ended(program, job, over)
+        if self.to_come is not None:
+            self.to_come.ended(program, job, over)
         if over:
             return
         for child in self._children.get(job, ()):

@@ -36,9 +36,9 @@ def _measures() -> dict[str, Measure]:
         found[f"{family}_mean"] = Measure(f"{family}_mean", f"mean {title}", "s", per_job=per_job)
         for p in PERCENTILES:
             found[f"{family}_p{p}"] = Measure(f"{family}_p{p}", f"{title}, p{p}", "s")
-    found["program_e2e_mean"] = Measure("program_e2e_mean", "mean time of a program", "s")
+    found["program_e2e_mean"] = Measure("program_e2e_mean", "mean time of a program", "s", of_groups=True)
     for p in PERCENTILES:
-        found[f"program_e2e_p{p}"] = Measure(f"program_e2e_p{p}", f"time of a program, p{p}", "s")
+        found[f"program_e2e_p{p}"] = Measure(f"program_e2e_p{p}", f"time of a program, p{p}", "s", of_groups=True)
     for name, title, unit, smaller in (
         ("programs_done", "programs of which every call is done", "", False),
         ("programs_early", "programs that were ended early", "", False),
@@ -92,7 +92,10 @@ def _measures() -> dict[str, Measure]:
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
     ):
-        counts_all = name in ("goodput", "goodput_share", "rejected", "shed", "unfinished", "programs_done")
+        counts_all = name in (
+            *("goodput", "goodput_share", "rejected", "shed", "unfinished"),
+            *("programs_done", "programs_early", "programs_right_share", "spared_token_share"),
+        )
         own = {"goodput_share": "good", "dollars_mean": "dollars", "quality_mean": "quality"}.get(name, "")
         found[name] = Measure(name, title, unit, smaller, own, not counts_all)
     return {**found, **class_metrics.MEASURES}

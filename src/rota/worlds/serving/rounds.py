@@ -7,6 +7,7 @@ for a policy that wants them; otherwise they are spared too.
 What is still to come is known from programs of the same kind that have ended: the mean of what those that were longer had yet to do.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 IntColumn = npt.NDArray[np.int64]
 FloatColumn = npt.NDArray[np.float64]
 LEFT = "program_left"
+REMEMBERED = 1000  # ended programs of a kind
 
 
 class Stop(Policy):
@@ -95,62 +97,56 @@ class Rounds:
 
 
 class History:
-    """Lengths of programs that have ended, by kind, and what they say of those under way."""
+    """Lengths of the programs that ended last, by kind, and what they say of those under way."""
 
     def __init__(self) -> None:
-        self._ended: dict[int, list[float]] = {}
-        self._sorted: dict[int, tuple[FloatColumn, FloatColumn]] = {}
+        self._ended: dict[int, deque[float]] = {}
 
     def observe(self, kind: int, tokens: float) -> None:
         """A program has ended."""
-        self._ended.setdefault(kind, []).append(tokens)
-        self._sorted[kind] = self._prepare(self._ended[kind])
-        self._sorted[-1] = self._prepare([each for lengths in self._ended.values() for each in lengths])
-
-    def _prepare(self, lengths: list[float]) -> tuple[FloatColumn, FloatColumn]:
-        """Lengths from the shortest on, and for each the mean of it and all longer ones."""
-        ordered = np.sort(np.array(lengths))
-        return ordered, np.cumsum(ordered[::-1])[::-1] / np.arange(len(ordered), 0, -1)
+        self._ended.setdefault(kind, deque(maxlen=REMEMBERED)).append(tokens)
 
     def left(self, kind: int, done: FloatColumn, calls: IntColumn) -> FloatColumn:
         """Expected tokens still to come to programs that have had `done` in so many calls.
 
-        One more call of the mean length of theirs, for those that are longer than any; 0 before any has ended.
+        Of a kind of which none has ended all kinds tell. One more call of their mean length for those that are longer than any; 0 before any has ended.
         """
-        if not self._sorted:
+        known = self._ended.get(kind) or [each for lengths in self._ended.values() for each in lengths]
+        if not known:
             return np.zeros(len(done))
-        ordered, means = self._sorted.get(kind, self._sorted[-1])
+        ordered = np.sort(np.array(known))
+        means = np.cumsum(ordered[::-1])[::-1] / np.arange(len(ordered), 0, -1)  # of each and all longer ones
         longer = np.searchsorted(ordered, done, side="right")
-        known = means[np.minimum(longer, len(means) - 1)] - done
-        return np.where(longer < len(ordered), known, done / np.maximum(calls, 1))
+        expected = means[np.minimum(longer, len(means) - 1)] - done
+        return np.where(longer < len(ordered), expected, done / np.maximum(calls, 1))
 
 
 class ToCome:
     """The column `program_left` of one run, for policies that read it."""
 
-    def __init__(self, run: "Simulation", members: Sequence[IntColumn], kind: IntColumn | None) -> None:
-        self.run, self._members = run, members
+    def __init__(
+        self, run: "Simulation", program: IntColumn, members: Sequence[IntColumn], kind: IntColumn | None
+    ) -> None:
+        self.run, self._program, self._members = run, program, members
         self._kind = np.zeros(len(members), np.int64) if kind is None else kind
         self._done, self._made = np.zeros(len(members)), np.zeros(len(members), np.int64)  # tokens, calls
         self._calls = [len(each) for each in members]  # to come
-        self._open = np.ones(len(members), np.bool_)
-        self._history = History()
+        self._left = np.zeros(len(members))
+        self.history = History()
 
     def ended(self, program: int, job: int, over: bool) -> None:
         """A call has ended; `over`: and no other one follows it."""
         self._done[program] += float(self.run.jobs[at.OUTPUT, job])
         self._made[program] += 1
         self._calls[program] -= 1
+        kind = int(self._kind[program])
         if not over and self._calls[program]:
-            self._tell(np.array([program]), int(self._kind[program]))
+            only = slice(program, program + 1)
+            self._left[only] = self.history.left(kind, self._done[only], self._made[only])
+            self.run.tell_program(LEFT, self._members[program], float(self._left[program]))
             return
-        self._open[program] = False
-        self._history.observe(int(self._kind[program]), float(self._done[program]))
-        for kind in np.unique(self._kind).tolist():
-            self._tell(np.flatnonzero(self._open & (self._kind == kind)), kind)
-
-    def _tell(self, programs: IntColumn, kind: int) -> None:
-        left = self._history.left(kind, self._done[programs], self._made[programs])
-        if len(programs):
-            rows = [self._members[program] for program in programs.tolist()]
-            self.run.tell_program(LEFT, np.concatenate(rows), np.repeat(left, [len(each) for each in rows]))
+        self.history.observe(kind, float(self._done[program]))
+        for each in np.unique(self._kind).tolist():
+            mine = self._kind == each
+            self._left[mine] = self.history.left(each, self._done[mine], self._made[mine])
+        self.run.tell_program(LEFT, np.arange(len(self._program)), self._left[self._program])
