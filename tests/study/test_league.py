@@ -1,5 +1,6 @@
 """Who is ranked, who cannot be, and how sure the league is: on studies made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,23 @@ def test_who_rejects_jobs_that_others_serve_is_not_ranked() -> None:
     assert np.isnan(found["picky"].behind)
     assert any("picky has no rank: it left out" in line for line in troubles(made, rows))
     assert versus(made, rows) == ""
+
+
+def test_jobs_that_a_group_had_no_need_of_are_not_left_out() -> None:
+    """Where groups are looked at; the mean over jobs still is of an easier question. Jobs that are missing for another reason count as ever."""
+    wait = noise(1)
+    early = np.where(wait > 1, np.nan, wait)
+    groups = {**MEASURES, "group": Measure("group", "mean of groups", "s", of_groups=True)}
+    made = study({"early": [early], "whole": [wait]}, group={"early": 1.0, "whole": 2.0})
+    for status, objective, ranks in (
+        ("spared", "group", {"early": 1, "whole": 2}),
+        ("spared", "wait_mean", {"early": None, "whole": 1}),
+        ("rejected", "group", {"early": None, "whole": 1}),
+    ):
+        told = pl.when(pl.col("finish").is_nan()).then(pl.lit(status)).otherwise(pl.lit("finished"))
+        jobs = made.outcomes.with_columns(told.alias("status"), pl.col("wait").alias("group"))
+        rows = league(replace(made, measures=groups, objective=objective, outcomes=jobs))
+        assert {row.policy: row.rank for row in rows} == ranks
 
 
 def test_what_counts_every_job_ranks_all() -> None:

@@ -35,6 +35,9 @@ class Measure:
     smaller_is_better: bool = True
     per_job: str = ""  # the outcomes column whose mean it is, when it is one (needed for the block bootstrap)
     of_served: bool = True  # whether jobs that were never served are left out of it, so that policies must have served alike to be compared
+    of_groups: bool = (
+        False  # it is of groups of jobs: of these, jobs of status "spared" were not needed and so not left out
+    )
 
 
 class World(Protocol):

@@ -117,10 +117,12 @@ def league(study: Study) -> list[LeagueRow]:
 
 
 def _served(study: Study) -> dict[str, float]:
-    """Jobs that each policy served, mean over its seeds; empty where the world's jobs have no end."""
+    """Jobs that each policy served, mean over its seeds; empty where the world's jobs have no end. Of groups, those too that were not needed."""
     if "finish" not in study.outcomes.columns:
         return {}
     known = pl.col("finish").is_not_null() & pl.col("finish").is_not_nan()
+    if study.measures[study.objective].of_groups and "status" in study.outcomes.columns:
+        known = known | (pl.col("status") == "spared")
     counted = study.outcomes.group_by("policy", "seed").agg(known.sum().alias("served"))
     return dict(counted.group_by("policy").agg(pl.col("served").mean()).iter_rows())
 

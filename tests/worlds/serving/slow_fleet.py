@@ -6,6 +6,7 @@ from math import inf
 from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Pool, Ranking, Request, SlowReplica
+from tests.worlds.serving.slow_parking import SlowParking
 from tests.worlds.serving.slow_streams import SlowStreams
 
 Cost = Callable[[SlowReplica, Request], float]
@@ -57,6 +58,12 @@ def parts(engine: SlowReplica, rows: Sequence[Request] | None = None) -> list[tu
     return found
 
 
+def kind_of(replica: Replica) -> type[SlowReplica]:
+    if replica.rules.parking is not None:
+        return SlowParking
+    return SlowStreams if replica.rules.streams else SlowReplica
+
+
 class SlowFleet:
     """Requests come to a router, which sends them to replicas.
 
@@ -80,10 +87,7 @@ class SlowFleet:
         sample: Sequence[Sequence[int]] | None = None,
         pool: Callable[[Replica], Pool] = Pool,
     ) -> None:
-        self.engines = [
-            (SlowStreams if replica.rules.streams else SlowReplica)(replica, order, victim, pool(replica))
-            for replica in replicas
-        ]
+        self.engines = [kind_of(replica)(replica, order, victim, pool(replica)) for replica in replicas]
         self.hold, self.cost, self.sample = hold or Ranking(), cost, sample
         self.held: list[Request] = []
         self.now, self.something_changed = 0.0, False

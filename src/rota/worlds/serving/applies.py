@@ -16,6 +16,8 @@ def why_not(
     """None, or the first thing that stands in a policy's way."""
     reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
     reason = reason or _no_topics(case, roles)
+    if roles.stop is not None and case.workload.reasoning is None:
+        return "it ends programs early, and the workload has none with answers: give workload: {reasoning: [{kind: samples, ...}]}"
     if reason is not None:
         return reason
     if roles.clocks is not None and case.power is None:
@@ -35,7 +37,7 @@ def why_not(
         if hidden and blind:
             return f"it reads {blind[0]}, which is hidden: set information.output_tokens to exact or {{noisy: {{sigma: 0.5}}}}"
         group = sorted(name for name in reads if name.startswith(("program", "path_")))
-        if group and case.workload.programs is None and case.workload.format != "programs":
+        if group and not case.workload.has_programs:
             return f"it reads {group[0]}, and the workload has no programs"
         reason = member.supports("serving")
         if reason is not None:
@@ -81,6 +83,6 @@ def _no_topics(case: Case, roles: Roles) -> str | None:
     """Why no answer can be recalled in a scenario; None: it can, or nobody asks."""
     if roles.recall is None:
         return None
-    if case.workload.programs is not None or case.workload.format == "programs":
+    if case.workload.has_programs:
         return "the calls of programs are not recalled: what follows them depends on the answer"
     return None if case.topics else "it recalls answers: give the section categories: {NAME: {topics: 1000}}"

@@ -68,6 +68,15 @@ class Streams:
 
 
 @dataclass(frozen=True)
+class Parking:
+    """Iterations are parked between layers for urgent requests; see policies/qllm."""
+
+    urgent: int  # requests of this priority, or a smaller number, are
+    together: bool  # their decodes go with the others
+    switch: float  # seconds to park, and to go on
+
+
+@dataclass(frozen=True)
 class BatchRules:
     """What makes one batcher differ from another; see the files in `policies/` for the published ones."""
 
@@ -89,14 +98,16 @@ class BatchRules:
     layer_tokens: int = (
         0  # prompts go through a group of layers an iteration, so many tokens x layers of work; 0: through all of them
     )
-    layers: int = UNLIMITED  # of the model, with layer_tokens
+    layers: int = UNLIMITED  # of the model, with layer_tokens and parking
     streams: Streams | None = None
+    parking: Parking | None = None
     max_running: int = UNLIMITED  # fewer than the engine's slots
 
     @property
     def plain(self) -> bool:
         """Whether this is all that goes on inside a replica."""
-        return self.future is None and self.reservation is None and not self.layer_tokens and self.streams is None
+        alone = self.future is None and self.reservation is None and not self.layer_tokens
+        return alone and self.streams is None and self.parking is None
 
 
 CLAIM_COLUMNS = {

@@ -32,9 +32,9 @@ def describe_classes(
     if label is None:
         return
     shares = []
-    done = rows["status"] == "finished"
+    done, made = rows["status"] == "finished", rows["status"] != "spared"
     for number, name in enumerate(label.names):
-        mine = label.index == number
+        mine = (label.index == number) & made
         good = float(rows["good"][mine].sum())
         metrics[f"requests[{name}]"] = float(mine.sum())
         metrics[f"goodput[{name}]"] = good / span

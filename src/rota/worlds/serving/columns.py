@@ -36,6 +36,13 @@ SERVING_JOB_COLUMNS = {
         Column("program", "", "which program the call belongs to"),
         Column("program_release", "s", "when the program's first call arrived"),
         Column("program_attained", "s", "service that the program's ended calls received"),
+        Column(
+            "program_left",
+            "tokens",
+            "expected output tokens still to come to the program, from programs of its kind that have ended",
+            "estimated",
+            "history",
+        ),
         Column("path_attained", "s", "the same, along the longest path of calls that this one waited for"),
     )
 }

@@ -27,6 +27,7 @@ from rota.worlds.serving.pool_engine import PoolEngine
 from rota.worlds.serving.pools import PoolBook
 from rota.worlds.serving.power import Power
 from rota.worlds.serving.retain import Retained
+from rota.worlds.serving.rounds import LEFT, Rounds, ToCome
 from rota.worlds.serving.semantic import AnswerStore
 
 if TYPE_CHECKING:
@@ -273,6 +274,8 @@ class Fleet:
         """Who waits for whom."""
         programs = self.run.workload.programs
         self._programs = programs
+        self.rounds: Rounds | None = None
+        self.to_come: ToCome | None = None
         if programs is None:
             return
         self._waits_for = np.diff(programs.offsets).tolist()
@@ -287,6 +290,14 @@ class Fleet:
         self._members = np.split(order, np.flatnonzero(np.diff(programs.program[order])) + 1)
         self._attained = np.zeros(len(self._members))
         self._path = np.zeros(len(programs.program))
+        if any(LEFT in policy.reads for policy in self.run.roles.policies()):
+            self.to_come = ToCome(self.run, programs.program, self._members, programs.kind)
+        if programs.answers is not None:
+            self.rounds = Rounds(self.run, programs.program, self._members, programs.answers)
+            for probe in self.rounds.unasked.tolist():
+                self._waits_for[probe] = 0  # and never comes down to it
+                for child in self._children.get(probe, ()):
+                    self._waits_for[child] -= 1
 
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
@@ -303,6 +314,11 @@ class Fleet:
         program, work = int(self._programs.program[job]), self.run.served(job)
         self._attained[program] += work
         self.run.tell_program("program_attained", self._members[program], float(self._attained[program]))
+        over = self.rounds is not None and self.rounds.ended(job, now)
+        if self.to_come is not None:
+            self.to_come.ended(program, job, over)
+        if over:
+            return
         for child in self._children.get(job, ()):
             self._path[child] = max(self._path[child], self._path[job] + work)
             self._waits_for[child] -= 1

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import stream_key
-from rota.worlds.serving.batching import ESTIMATES, BatchRules, FutureMemory, Reservation, Streams
+from rota.worlds.serving.batching import ESTIMATES, BatchRules, FutureMemory, Parking, Reservation, Streams
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.speculative import Speculative
 
@@ -49,6 +49,9 @@ def equip(run: "Simulation") -> None:
             flags |= _streams(rules.streams, row, floats[number])
         if replica.speculative is not None:
             flags |= _speculative(run, replica.speculative, row, floats[number])
+        if rules.parking is not None:
+            _alone(run, replica)
+            flags |= _parking(run, rules.parking, row, floats[number], rules.layers, kept)
         _go_together(rules, replica)
         run.hosts[number, at.INSIDE] = flags
     run.kept = kept
@@ -63,12 +66,12 @@ def iteration_entries(run: "Simulation") -> tuple[int, int]:
         from rota.worlds.serving.kernels import prompts_first
 
         plain = prompts_first.begin_entry.address, plain[1]
-    if all(replica.rules.streams is None for replica in run.replicas):
+    if all(replica.rules.streams is None and replica.rules.parking is None for replica in run.replicas):
         return plain
     from rota.worlds.serving.kernels import inside, streams
 
     for number, replica in enumerate(run.replicas):
-        if replica.rules.streams is None:
+        if replica.rules.streams is None and replica.rules.parking is None:
             run._arrays[at.A_INSIDE][number, [inside.HOST_BEGIN, inside.HOST_COMPLETE]] = plain
     return streams.any_begin_entry.address, streams.any_complete_entry.address
 
@@ -78,6 +81,7 @@ def _go_together(rules: BatchRules, replica: "Replica") -> None:
     timed = {
         "layered_prefill": rules.layer_tokens > 0,
         "semi_pd": rules.streams is not None,
+        "qllm": rules.parking is not None,
         "speculative": replica.speculative is not None,
         "replicas that share experts": replica.gang > 1,
     }
@@ -166,3 +170,44 @@ def _speculative(run: "Simulation", rules: Speculative, row: IntRow, floats: npt
         rules.expected,
     )
     return inside.TIMED | inside.SPECULATIVE
+
+
+def _alone(run: "Simulation", replica: "Replica") -> None:
+    """Raises InputError where requests come and go beside an iteration that may be parked."""
+    roles = run.roles
+    others = {
+        "an order that displaces": roles.order.preemptive,
+        "replicas for prompts or decodes only": replica.role != "mixed",
+        "migration": roles.migrate is not None,
+        "pools": roles.pool is not None,
+        "swap": replica.swap_blocks > 0,
+        "adapters": run.workload.labels.adapter is not None,
+        "machines that replicas share": replica.seat is not None,
+        "power": run.plan is not None and run.plan.energy is not None,
+    }
+    for name, on in others.items():
+        if on:
+            raise InputError(f"qllm: does not go with {name}: leave one of them out")
+
+
+def _parking(
+    run: "Simulation", rules: Parking, row: IntRow, floats: npt.NDArray[np.float64], layers: int, kept: list[Any]
+) -> int:
+    from rota.worlds.serving.kernels import inside, parking
+
+    marks = np.where(run.workload.priority <= rules.urgent, parking.URGENT, 0).astype(np.int64)
+    kept.append(marks)
+    row[[inside.HOST_BEGIN, inside.HOST_COMPLETE]] = parking.begin_entry.address, parking.complete_entry.address
+    row[[inside.PICK_ENTRY, inside.COME_ENTRY]] = parking.pick_entry.address, parking.come_entry.address
+    row[[inside.MARKS, inside.TOGETHER, inside.LAYERS]] = marks.ctypes.data, rules.together, layers
+    floats[[inside.SWITCH_SECONDS, inside.LAYER_SECONDS]] = rules.switch, 1.0
+    return inside.PACKED | inside.PARKS
+
+
+def parked_iterations(run: "Simulation") -> float:
+    """How often an iteration was parked."""
+    if all(replica.rules.parking is None for replica in run.replicas):
+        return 0.0
+    from rota.worlds.serving.kernels import inside
+
+    return float(run._arrays[at.A_INSIDE][:, inside.PARKS_COUNT].sum())

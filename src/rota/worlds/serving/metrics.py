@@ -10,6 +10,7 @@ from rota.kernel.metrics import jain
 from rota.kernel.world import Measure
 from rota.worlds.serving import class_metrics
 from rota.worlds.serving.class_metrics import describe_classes
+from rota.worlds.serving.inside import parked_iterations
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.money import replica_costs, request_costs
 from rota.worlds.serving.nodes import gpu_shares
@@ -35,17 +36,26 @@ def _measures() -> dict[str, Measure]:
         found[f"{family}_mean"] = Measure(f"{family}_mean", f"mean {title}", "s", per_job=per_job)
         for p in PERCENTILES:
             found[f"{family}_p{p}"] = Measure(f"{family}_p{p}", f"{title}, p{p}", "s")
-    found["program_e2e_mean"] = Measure("program_e2e_mean", "mean time of a program", "s")
+    found["program_e2e_mean"] = Measure("program_e2e_mean", "mean time of a program", "s", of_groups=True)
     for p in PERCENTILES:
-        found[f"program_e2e_p{p}"] = Measure(f"program_e2e_p{p}", f"time of a program, p{p}", "s")
+        found[f"program_e2e_p{p}"] = Measure(f"program_e2e_p{p}", f"time of a program, p{p}", "s", of_groups=True)
     for name, title, unit, smaller in (
         ("programs_done", "programs of which every call is done", "", False),
+        ("programs_early", "programs that were ended early", "", False),
+        ("programs_right_share", "share of the programs that are done whose answer is right", "", False),
+        (
+            "spared_token_share",
+            "share of the programs' output tokens that was not generated; probes count against it",
+            "",
+            False,
+        ),
         ("throughput_tokens", "output tokens a second", "tokens/s", False),
         ("throughput_requests", "requests a second", "1/s", False),
         ("goodput", "requests a second within their limits", "1/s", False),
         ("goodput_share", "share of requests within their limits", "", False),
         ("makespan", "time from the first arrival to the last token", "s", True),
         ("preemptions", "preemptions", "", True),
+        ("parks", "iterations that were parked between layers for urgent requests", "", True),
         ("rejected", "rejected requests", "", True),
         ("shed", "requests that were turned away to protect others", "", True),
         ("unfinished", "requests never finished", "", True),
@@ -82,7 +92,10 @@ def _measures() -> dict[str, Measure]:
         ("compute_utilisation", "share of time in an iteration", "", True),
         ("tenant_fairness", "Jain index of the tenants' mean normalised latency", "", False),
     ):
-        counts_all = name in ("goodput", "goodput_share", "rejected", "shed", "unfinished", "programs_done")
+        counts_all = name in (
+            *("goodput", "goodput_share", "rejected", "shed", "unfinished"),
+            *("programs_done", "programs_early", "programs_right_share", "spared_token_share"),
+        )
         own = {"goodput_share": "good", "dollars_mean": "dollars", "quality_mean": "quality"}.get(name, "")
         found[name] = Measure(name, title, unit, smaller, own, not counts_all)
     return {**found, **class_metrics.MEASURES}
@@ -104,6 +117,7 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     status[jobs[at.STATE] == at.REJECTED] = "rejected"
     status[jobs[at.STATE] == at.SHED] = "shed"
     status[jobs[at.STATE] == at.RECALLED] = "recalled"
+    status[jobs[at.STATE] == at.SPARED] = "spared"
     tpot[status == "recalled"] = np.nan
     limits = [_limit(work.ttft_limit, slo.ttft), _limit(work.tpot_limit, slo.tpot), _limit(work.e2e_limit, slo.e2e)]
     within = status == "finished"
@@ -186,8 +200,10 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
     metrics["throughput_tokens"] = float(rows["output_tokens"][done & ~recalled].sum()) / span
     metrics["throughput_requests"] = float(done.sum()) / span
     metrics["goodput"] = float(rows["good"].sum()) / span
-    metrics["goodput_share"] = float(rows["good"].mean()) if len(done) else float("nan")
+    made = rows["status"] != "spared"
+    metrics["goodput_share"] = float(rows["good"][made].mean()) if made.any() else float("nan")
     metrics["preemptions"] = float(rows["preemptions"].sum())
+    metrics["parks"] = parked_iterations(run)
     _describe_programs(metrics, run, rows)
     metrics["restarts"] = float(rows["restarts"].sum())
     metrics["moves"] = float(run.fleet.moves) if run.fleet else 0.0
@@ -266,10 +282,13 @@ def _describe_programs(metrics: dict[str, float], run: Simulation, rows: Mapping
     count = int(programs.program.max(initial=-1)) + 1
     begin, end = np.full(count, np.inf), np.full(count, -np.inf)
     np.minimum.at(begin, programs.program, run.workload.arrival)
-    np.maximum.at(end, programs.program, np.where(np.isnan(rows["finish"]), np.inf, rows["finish"]))
+    never = np.where(rows["status"] == "spared", -np.inf, np.inf)
+    np.maximum.at(end, programs.program, np.where(np.isnan(rows["finish"]), never, rows["finish"]))
     took = (end - begin)[np.isfinite(end)]
     _describe(metrics, "program_e2e", took)
     metrics["programs_done"] = float(len(took))
+    if run.fleet is not None and run.fleet.rounds is not None:
+        metrics |= run.fleet.rounds.summary(rows["status"], np.isfinite(end))
 
 
 def _describe_money(metrics: dict[str, float], run: Simulation, on: FloatColumn, span: float) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.errors import InputError
+from rota.worlds.serving.answers import Answers
 from rota.worlds.serving.labels import Labels
 
 IntColumn = npt.NDArray[np.int64]
@@ -39,6 +40,8 @@ class Programs:
     parents: IntColumn  # rows of the workload
     delay: FloatColumn  # seconds: a tool runs, a person thinks
     tool: IntColumn | None = None  # which kind of tool that is, an index; None: all of one kind
+    kind: IntColumn | None = None  # of each program; None: all of one kind
+    answers: Answers | None = None  # what programs would answer if they were ended early; None: they are not
 
     def __post_init__(self) -> None:
         rows = len(self.program)

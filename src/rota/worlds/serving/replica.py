@@ -12,6 +12,7 @@ from rota.worlds.serving.fleet import MIXED, Migrate, Scaler
 from rota.worlds.serving.nodes import Seat
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.rounds import Stop
 from rota.worlds.serving.semantic import Recall
 from rota.worlds.serving.speculative import Speculative
 from rota.worlds.serving.timing.model import Timing
@@ -69,12 +70,13 @@ class Roles:
     retain: Retain | None = None  # how long the KV of ended requests is kept
     clocks: Clocks | None = None  # which clock each host has
     recall: Recall | None = None  # for whom an earlier answer will do
+    stop: Stop | None = None  # which programs have reasoned enough
 
     def policies(self) -> list[Policy]:
         """Each distinct policy once."""
         found: list[Policy] = []
         first = self.route, self.hold, self.order, self.victim, self.decode, self.migrate, self.scale
-        for policy in (*first, self.admit, self.pool, self.retain, self.clocks, self.recall):
+        for policy in (*first, self.admit, self.pool, self.retain, self.clocks, self.recall, self.stop):
             if policy is not None and all(policy is not other for other in found):
                 found.append(policy)
         return found

@@ -20,6 +20,7 @@ from rota.worlds.serving.power_model import GpuPower
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
+from rota.worlds.serving.reasoning import ReasoningSpec, check_reasoning
 from rota.worlds.serving.semantic import Categories, load_topics
 from rota.worlds.serving.speculative import SpeculativeSection, blocks_beside
 from rota.worlds.serving.speculative import check as check_speculative
@@ -44,7 +45,13 @@ class WorkloadSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     follow: bool = False  # of a recording: requests of a session come so long after the answers that they waited for
     generate: Any = None
     programs: ProgramSpec | None = None  # drawn calls that wait for one another
+    reasoning: tuple[ReasoningSpec, ...] | None = None  # drawn programs that reason in rounds
     arrivals: Any = "replay"
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether its requests are calls of programs."""
+        return self.programs is not None or self.reasoning is not None or self.format == "programs"
 
 
 class Swap(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -273,11 +280,14 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         if needed not in sections:
             raise InputError(f"{needed}: missing; a serving scenario needs a workload and a fleet")
     workload = decode(WorkloadSection, sections["workload"], "workload")
-    if sum(each is not None for each in (workload.trace, workload.generate, workload.programs)) != 1:
+    kinds = (workload.trace, workload.generate, workload.programs, workload.reasoning)
+    if sum(each is not None for each in kinds) != 1:
         raise InputError(
-            "workload: give one of trace: FILE, generate: {kind: chat, ...} and programs: {kind: chain, ...}"
+            "workload: give one of trace: FILE, generate: {kind: chat, ...}, programs: {kind: chain, ...} and reasoning: [{kind: samples, ...}]"
         )
-    own = workload.programs is not None or workload.format == "programs" or workload.follow
+    if workload.reasoning is not None:
+        check_reasoning(workload.reasoning)
+    own = workload.has_programs or workload.follow
     if own and not isinstance(parse_arrivals(workload.arrivals), Replay):
         raise InputError("workload.arrivals: programs make their own arrivals; leave it out")
     if own and workload.first is not None:

@@ -39,6 +39,7 @@ from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
 from rota.worlds.serving.questions import Question, kept
 from rota.worlds.serving.replica import Replica, Roles
+from rota.worlds.serving.rounds import LEFT
 from rota.worlds.serving.semantic import Similarity
 
 FloatColumn = npt.NDArray[np.float64]
@@ -330,7 +331,7 @@ class Simulation:
             np.minimum.at(begins, work.programs.program, work.arrival)
             fixed["program"] = work.programs.program
             fixed["program_release"] = begins[work.programs.program]
-            fixed["program_attained"] = fixed["path_attained"] = np.zeros(rows)
+            fixed["program_attained"] = fixed["path_attained"] = fixed[LEFT] = np.zeros(rows)
         if any({"prefix_group", "group_tokens"} & set(policy.reads) for policy in self.roles.policies()):
             empty = PrefixBlocks(np.zeros(rows + 1, np.int64), np.zeros(0, np.int64), 1)
             fixed["prefix_group"], fixed["group_tokens"] = prefix_groups(work.prefix or empty)
@@ -681,7 +682,7 @@ class Simulation:
             clock[at.PREFILL_RATE] * self.jobs[at.PROMPT, job] + clock[at.DECODE_RATE] * self.jobs[at.OUTPUT, job]
         )
 
-    def tell_program(self, name: str, rows: IntColumn | int, value: float) -> None:
+    def tell_program(self, name: str, rows: IntColumn | int, value: float | FloatColumn) -> None:
         """A column of programs changes for these requests."""
         self._fixed[self._codes[name], rows] = value
 
@@ -990,4 +991,4 @@ class _Plan:
 
 _HOOK_NAMES = ("on_arrival", "on_start", "on_preempt", "on_finish", "on_leave")
 _KEY_SLOTS = ((at.A_KEYS, at.KEY_WIDTH), (at.A_VICTIM_KEYS, at.VICTIM_WIDTH), (at.A_HOLD_KEYS, at.HOLD_KEY_WIDTH))
-_PROGRAM_COLUMNS = ("program_attained", "path_attained")
+_PROGRAM_COLUMNS = ("program_attained", "path_attained", LEFT)

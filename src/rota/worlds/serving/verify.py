@@ -43,11 +43,12 @@ def verify(
     """
     done, rejected, unfinished = (rows["status"] == status for status in ("finished", "rejected", "unfinished"))
     shed, recalled = rows["status"] == "shed", rows["status"] == "recalled"
-    known = done | rejected | shed | recalled | unfinished
+    spared = rows["status"] == "spared"
+    known = done | rejected | shed | recalled | unfinished | spared
     found = _complete(workload, rows, int(known.sum()), closed)
     if found:
         return found  # rows that are not those of the workload have no further meaning
-    found += _times(rows, done, rejected | shed, recalled)
+    found += _times(rows, done, rejected | shed | spared, recalled)
     # Where requests move, nobody here knows when one came to its last replica.
     moved = metrics.get("moves", 0.0) or metrics.get("migrations", 0.0)
     alone = all(replica.role == "mixed" for replica in replicas) and not moved
@@ -93,7 +94,7 @@ def _times(rows: Columns, done: Mask, rejected: Mask, recalled: Mask) -> list[st
         wrong = np.flatnonzero(done & ~(rows[earlier] <= rows[later]))
         found += [f"request {j}: {later} comes before {earlier}" for j in wrong[:AT_MOST]]
     served = rejected & ~np.isnan(rows["scheduled"])
-    found += [f"request {j}: was rejected and yet served" for j in np.flatnonzero(served)[:AT_MOST]]
+    found += [f"request {j}: was {rows['status'][j]} and yet served" for j in np.flatnonzero(served)[:AT_MOST]]
     served = recalled & (~np.isnan(rows["scheduled"]) | ~(rows["arrival"] <= rows["finish"]))
     found += [f"request {j}: was recalled, and yet served or late for itself" for j in np.flatnonzero(served)[:AT_MOST]]
     ended = ~done & ~recalled & ~np.isnan(rows["finish"])

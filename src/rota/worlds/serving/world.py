@@ -43,12 +43,15 @@ from rota.worlds.serving.policies import (
     ROUTES,
     SCALERS,
     SERVING_ORDERS,
+    STOPPERS,
 )
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.programs import draw_programs, read_programs
 from rota.worlds.serving.read import read_trace
+from rota.worlds.serving.reasoning import draw_reasoning
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.rounds import Stop
 from rota.worlds.serving.semantic import Recall, apply_topics, draw_similarity
 from rota.worlds.serving.settings import Case, Group, kv_blocks, load
 from rota.worlds.serving.simulate import Simulation
@@ -69,7 +72,7 @@ class Serving:
     )
     roles = (
         *("route", "hold", "order", "batch", "victim", "decode", "migrate", "scale"),
-        *("admit", "pool", "retain", "power", "recall"),
+        *("admit", "pool", "retain", "power", "recall", "stop"),
     )
     objective = "e2e_mean"
     rooms: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -84,6 +87,7 @@ class Serving:
             "retain": RETAINERS,
             "power": CLOCKS,
             "recall": RECALLS,
+            "stop": STOPPERS,
         }
     )
     measures: Mapping[str, Measure] = MEASURES
@@ -124,6 +128,8 @@ class Serving:
             work = generate(case.generator, generator(seed, "workload"))
         elif section.programs is not None:
             work = draw_programs(section.programs, generator(seed, "workload"))
+        elif section.reasoning is not None:
+            work = draw_reasoning(section.reasoning, generator(seed, "workload"), section.block_tokens or 16)
         elif section.format == "programs":
             work = read_programs(case.folder / Path(str(section.trace)).expanduser(), section.block_tokens or 16)
         else:
@@ -150,6 +156,7 @@ class Serving:
         return (
             case.generator is not None
             or case.workload.programs is not None
+            or case.workload.reasoning is not None
             or (not isinstance(case.arrivals, Replay | Scale | Closed))
         )
 
@@ -191,6 +198,7 @@ class Serving:
             ("retain", roles.retain),
             ("power", roles.clocks),
             ("recall", roles.recall),
+            ("stop", roles.stop),
         ):
             if member is not None:
                 member.bind(generator(seed, f"policy/{role}"))
@@ -224,7 +232,7 @@ class Serving:
         """What no policy can beat; see `bounds`."""
         from rota.worlds.serving.bounds import bounds
 
-        if isinstance(case.arrivals, Closed):
+        if isinstance(case.arrivals, Closed) or case.workload.reasoning is not None:  # calls may be spared
             return {}
         return bounds(workload, self._fleet(case, {"name": "bound"}, case.folder))
 
@@ -232,11 +240,11 @@ class Serving:
         """The setting in words, for the report."""
         lines = []
         section = case.workload
-        drawn = (
-            section.generate
-            if section.programs is None
-            else f"{section.programs.count} programs, {section.programs.kind}"
-        )
+        drawn = section.generate
+        if section.programs is not None:
+            drawn = f"{section.programs.count} programs, {section.programs.kind}"
+        elif section.reasoning is not None:
+            drawn = ", ".join(f"{each.count} programs that reason in {each.kind}" for each in section.reasoning)
         source = f"trace {Path(str(section.trace)).name}" if section.trace else f"generated: {drawn}"
         lines.append(("workload", f"{source}, arrivals {section.arrivals}"))
         for group in case.fleet:
@@ -299,6 +307,7 @@ class Serving:
             own(Retain, "retain", RETAINERS),
             own(Clocks, "power", CLOCKS),
             own(Recall, "recall", RECALLS),
+            own(Stop, "stop", STOPPERS),
         )
 
     def _batcher(self, policy: Mapping[str, Any], folder: Path) -> Batcher:

@@ -13,7 +13,7 @@ from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
 from rota.worlds.serving.kernels.admit import ASK
 from rota.worlds.serving.kernels.holding import blocks_for
-from rota.worlds.serving.kernels.inside import PROMPTS_RUN, STREAMED, inside
+from rota.worlds.serving.kernels.inside import COME_ENTRY, PARKS, PROMPTS_RUN, STREAMED, inside
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
     A_ARRIVALS,
@@ -330,6 +330,8 @@ def place(state, j, r, now):
         clock[NOW] = now
     elif host[INSIDE] & STREAMED and host[BUSY] and not inside(state, r)[PROMPTS_RUN]:
         clock[ENDS_AT] = now  # its stream of prompts has nothing to do: it looks at its line now
+    elif host[INSIDE] & PARKS and host[BUSY]:
+        call_entry(inside(state, r)[COME_ENTRY], state[SELF], r, j, 0, 0)
 
 
 @compiler.inner

@@ -36,6 +36,7 @@ from rota.worlds.serving.kernels.layout import (
     LOADS,
     MOVING,
     NOW,
+    PAUSED,
     PREEMPTED_HERE,
     PREEMPTIONS,
     PREFILL_COUNT,
@@ -163,7 +164,7 @@ def preempt(state, r, j):
         drop(state, r, j)
     elif job[STATE, j] == LOADING:
         host[LOADS] -= 1
-    else:
+    elif job[STATE, j] != PAUSED:
         leave_prefills(state, r, j)
     if host[LOADS]:
         call_entry(state[LOADED_ENTRY], state[SELF], r, 0, 0, 0)

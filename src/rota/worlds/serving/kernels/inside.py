@@ -19,30 +19,37 @@ from rota.worlds.serving.kernels.layout import (
 )
 
 GATED, OBSERVED, TIMED, PACKED, CHECKED, LAYERED, STREAMED, SPECULATIVE = (1 << bit for bit in range(8))
+PARKS = 1 << 8
 # GATED: admission asks GATE_ENTRY. OBSERVED: finished requests are told to OBSERVE_ENTRY. TIMED: an iteration's seconds come from TIME_ENTRY.
 # PACKED: PICK_ENTRY says who is admitted next. CHECKED: CHECK_ENTRY looks at what runs before each iteration. LAYERED: see layers.py.
 # STREAMED: prompts and decodes have iterations of their own, see streams.py. SPECULATIVE: ACCEPT_ENTRY gives decodes more tokens.
+# PARKS: COME_ENTRY is told of who comes while it is busy, see parking.py.
 
 # A host's integers of these mechanisms.
 (
     GATE_ENTRY, OBSERVE_ENTRY, TIME_ENTRY, PICK_ENTRY, CHECK_ENTRY, LAYER_ENTRY, CAPACITY, ESTIMATE, WINDOW, LIMIT,
     KEY, HISTORY, HISTORY_COUNT, HISTORY_NEXT, SCRATCH, RESERVED, LAYER_TOKENS, LAYERS, GROUPS, GROUP,
     HOST_BEGIN, HOST_COMPLETE, PROMPTS_RUN, ACCEPT_ENTRY, DRAFT_ENTRY, DRAFT_PARAMETERS, DRAFT_TOKENS,
-    OFF_ABOVE, SPECULATES, LOOKAHEAD, SPECULATIVE_KEY, INSIDE_INTS,
-) = range(32)  # fmt: skip
+    OFF_ABOVE, SPECULATES, LOOKAHEAD, SPECULATIVE_KEY, COME_ENTRY, MARKS, TOGETHER, URGENT_NOW, CUT, PARKED_NOW,
+    PARKS_COUNT, ASKED, INSIDE_INTS,
+) = range(40)  # fmt: skip
 # CAPACITY: tokens that the gate may fill. HISTORY, SCRATCH, RESERVED: addresses of arrays. GROUPS: layer groups of the wave under way, GROUP: those done.
 # PROMPTS_RUN: an iteration of prompts is under way in a stream of its own; the decodes' is under way while DECODING_NOW.
 # HOST_BEGIN, HOST_COMPLETE: where some hosts have streams, how each begins and ends an iteration.
+# MARKS: address of a mark a job. TOGETHER: urgent decodes go with the others. URGENT_NOW: the iteration is of urgent jobs. CUT: it ends at the next layer;
+# PARKED_NOW: one is parked.
 # SPECULATES: the iteration under way has a draft, LOOKAHEAD: blocks that are kept free for it.
 
 # A host's floats of these mechanisms.
 (
     QUANTILE, MOVING_LENGTH, SHARE, PROMPT_SCALE, DECODE_SCALE, CONTENTION, PROMPTS_END, DECODES_BEGAN, DECODES_END,
     CONTROL_SECONDS, CONTROL_FROM, TTFT_LIMIT, TPOT_LIMIT, TTFT_SUM, TTFT_COUNT, TPOT_SUM, TPOT_COUNT, LEAST_SHARE,
-    ACCEPTANCE, DRAFT_COST, EXPECTED_TOKENS, INSIDE_FLOATS,
-) = range(22)  # fmt: skip
+    ACCEPTANCE, DRAFT_COST, EXPECTED_TOKENS, FULL_END, LEFT_SECONDS, LAYER_SECONDS, LAYERS_FROM, SWITCH_SECONDS,
+    INSIDE_FLOATS,
+) = range(27)  # fmt: skip
 # SHARE: of the compute that prompts have. *_SCALE: how much of an iteration's time is in inverse proportion to the share.
 # CONTROL_SECONDS: 0: the share is fixed.
+# FULL_END: of an iteration that is cut; LEFT_SECONDS: of the one that is parked; LAYERS_FROM: where its layers begin, SWITCH_SECONDS: to park or to go on.
 
 
 @compiler.inner

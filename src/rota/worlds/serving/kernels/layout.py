@@ -62,9 +62,9 @@ HERE, ELSEWHERE = -2, -1
 # A job's states.
 (
     FUTURE, HELD, QUEUED, PREFILLING, DECODING, FINISHED_STATE, REJECTED, PARKED, MOVING, LANDED, PAUSED, SHED,
-    LOADING, RECALLED,
-) = range(14)  # fmt: skip
-# LOADING: the beginning of its prompt comes from a lower tier of the cache.
+    LOADING, RECALLED, SPARED,
+) = range(15)  # fmt: skip
+# LOADING: the beginning of its prompt comes from a lower tier of the cache. SPARED: its program had ended before it came.
 # PARKED: its prompt is done, its KV stays where it is. MOVING: its KV comes in. LANDED: it is there, and decodes from the next iteration on.
 # PAUSED: it decodes, but prompts have taken its place in this iteration.
 

@@ -15,6 +15,7 @@ from rota.worlds.serving.policies.carrot import BestModel, Carrot
 from rota.worlds.serving.policies.continuum import Continuum, FixedTime
 from rota.worlds.serving.policies.dagor import Dagor
 from rota.worlds.serving.policies.deficit_match import DeficitMatch, DoubleDeficitMatch
+from rota.worlds.serving.policies.dynasor import Certaindex, FixedRounds, ProgramShortest
 from rota.worlds.serving.policies.early_rejection import EarlyRejection
 from rota.worlds.serving.policies.fastserve import SkipJoinFeedback
 from rota.worlds.serving.policies.fastswitch import ChangingPriorities
@@ -39,6 +40,7 @@ from rota.worlds.serving.policies.prefix_groups import PrefixGroups
 from rota.worlds.serving.policies.prefix_route import LongestMatch
 from rota.worlds.serving.policies.program_fcfs import ProgramFirstCome
 from rota.worlds.serving.policies.program_las import ProgramLeastAttained
+from rota.worlds.serving.policies.qllm import Qllm
 from rota.worlds.serving.policies.queue_limit import LowestFirst, QueueLimit
 from rota.worlds.serving.policies.resident_first import ResidentFirst
 from rota.worlds.serving.policies.s3 import S3
@@ -62,6 +64,7 @@ from rota.worlds.serving.policies.weighted_scorers import WeightedScorers
 from rota.worlds.serving.policies.work_route import ReuseAndWork
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.retain import Retain
+from rota.worlds.serving.rounds import Stop
 from rota.worlds.serving.semantic import Recall
 
 BATCHERS: dict[str, type[Batcher]] = {
@@ -76,6 +79,7 @@ BATCHERS: dict[str, type[Batcher]] = {
     "layered_prefill": LayeredPrefill,
     "semi_pd": SemiPD,
     "bca": BatchSizeAdvisor,
+    "qllm": Qllm,
 }
 ROUTES: dict[str, type[Place]] = {
     "kv_router": KvRouter,
@@ -140,6 +144,7 @@ SERVING_ORDERS: dict[str, type[Order]] = {
     "dlpm": DeficitMatch,
     "prefix_groups": PrefixGroups,
     "changing_priorities": ChangingPriorities,
+    "dynasor": ProgramShortest,
 }
 CLOCKS: dict[str, type[Clocks]] = {
     "polca": Polca,
@@ -148,6 +153,10 @@ CLOCKS: dict[str, type[Clocks]] = {
 RECALLS: dict[str, type[Recall]] = {
     "uniform_cache": UniformCache,
     "category_cache": CategoryCache,
+}
+STOPPERS: dict[str, type[Stop]] = {
+    "certaindex": Certaindex,
+    "fixed_rounds": FixedRounds,
 }
 POLICIES = {
     "allot": BATCHERS,

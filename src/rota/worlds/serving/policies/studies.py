@@ -78,4 +78,8 @@ STUDIES: dict[str, str] = {
     "token_bucket": "weighted-tenants",
     "uniform_cache": "semantic-cache",
     "weighted_scorers": "prefix-routing",
+    "dynasor": "dynasor",
+    "certaindex": "dynasor",
+    "fixed_rounds": "dynasor",
+    "qllm": "qllm",
 }
