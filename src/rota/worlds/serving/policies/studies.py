@@ -82,4 +82,5 @@ STUDIES: dict[str, str] = {
     "certaindex": "dynasor",
     "fixed_rounds": "dynasor",
     "qllm": "qllm",
+    "static": "qllm",
 }
