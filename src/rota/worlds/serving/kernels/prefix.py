@@ -92,14 +92,14 @@ def cached_blocks(state, r, j):
     return hits, here, idle
 
 
-@compiler.inner
+@compiler.inlined
 def unlink(host, fields, b):
     """Take a block out of the queue of free blocks."""
     unhook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
     host[FREE] -= 1
 
 
-@compiler.inner
+@compiler.inlined
 def hold(state, r, host, fields, b):
     """A job holds a block that was found in the cache."""
     if fields[b, HOLDERS] == 0:
