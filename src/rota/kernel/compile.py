@@ -32,6 +32,9 @@ def cache_folder(*sources: Path) -> str:
     return str(base / f"compiled-{digest.hexdigest()}")
 
 
+_INNER = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 class Compiler:
     """Decorators for one world's kernels; everything they compile shares one cache folder."""
 
@@ -52,8 +55,11 @@ class Compiler:
 
     def inner(self, function: Any) -> Any:
         """The same for functions that only other compiled functions call: without wrappers for Python they compile faster."""
-        options = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        return self._decorate(numba.njit(**options), function)
+        return self._decorate(numba.njit(**_INNER), function)
+
+    def inlined(self, function: Any) -> Any:
+        """The same for the few lines of the innermost loops: always a part of their caller, which the compiler does not see by itself."""
+        return self._decorate(numba.njit(**_INNER, forceinline=True), function)
 
     def entry(self, signature: str) -> Callable[[Any], Any]:
         """`numba.cfunc`: a function that other kernels call through its address."""

@@ -4,7 +4,7 @@ from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.names import NOBODY
 
 
-@compiler.inner
+@compiler.inlined
 def unhook(before, after, row, first, last, e):
     """Take a number out of the line."""
     a, b = before[e], after[e]
@@ -18,7 +18,7 @@ def unhook(before, after, row, first, last, e):
         before[b] = a
 
 
-@compiler.inner
+@compiler.inlined
 def hook(before, after, row, first, last, e):
     """Put a number at the end of the line."""
     a = row[last]

@@ -23,7 +23,7 @@ def names_of(state, host, j):
     return small_ints_at(state[A_NAMES] + 4 * first, 1, starts[row, j + 1] - first)[0], starts[row + 1, j]
 
 
-@compiler.inner
+@compiler.inlined
 def name_of(names, own, k):
     """The name of the k-th full block of a job."""
     return np.int64(names[k]) if k < len(names) else own + k

@@ -23,13 +23,13 @@ def pages_of(state, r):
     return both[: room - most], both[room - most :], rows
 
 
-@compiler.inner
+@compiler.inlined
 def block_named(where, rows, name):
     """The block that has a name, NOBODY: none. Page 0 is empty for ever."""
     return np.int64(rows[where[name >> PAGE_BITS], name & (PAGE - 1)]) - 1
 
 
-@compiler.inner
+@compiler.inlined
 def give_name(where, counts, rows, name, b):
     """A block gets a name that none has."""
     page = where[name >> PAGE_BITS]
@@ -42,7 +42,7 @@ def give_name(where, counts, rows, name, b):
     rows[page, name & (PAGE - 1)] = b + 1
 
 
-@compiler.inner
+@compiler.inlined
 def take_name(where, counts, rows, name):
     """The block that has a name loses it."""
     page = where[name >> PAGE_BITS]

@@ -57,8 +57,8 @@ from rota.worlds.serving.kernels.names import NOBODY, name_of, names_of
 from rota.worlds.serving.kernels.pages import block_named, give_name, pages_of, take_name
 from rota.worlds.serving.kernels.tiers import load, sink, tier_of
 
-HASH, HOLDERS, PREVIOUS, NEXT, BLOCK_FIELDS = range(5)
-FOUND_SHIFT, HERE_SHIFT, BLOCK_MASK = np.int64(42), np.int64(21), np.int64((1 << 21) - 1)
+NAMED, HOLDERS, PREVIOUS, NEXT, BLOCK_FIELDS = range(5)  # NAMED: the name of what it holds
+FOUND_SHIFT, HERE_SHIFT = np.int64(42), np.int64(21)
 
 
 @compiler.inner
@@ -92,14 +92,14 @@ def cached_blocks(state, r, j):
     return hits, here, idle
 
 
-@compiler.inner
+@compiler.inlined
 def unlink(host, fields, b):
     """Take a block out of the queue of free blocks."""
     unhook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
     host[FREE] -= 1
 
 
-@compiler.inner
+@compiler.inlined
 def hold(state, r, host, fields, b):
     """A job holds a block that was found in the cache."""
     if fields[b, HOLDERS] == 0:
@@ -118,7 +118,7 @@ def let_go(state, r, host, fields, b):
     if fields[b, HOLDERS] > 0:
         return
     host[FREE] += 1
-    if host[EVICTION] and fields[b, HASH] != NOBODY:
+    if host[EVICTION] and fields[b, NAMED] != NOBODY:
         rest(state, r, b)
         return
     hook(fields[:, PREVIOUS], fields[:, NEXT], host, FREE_HEAD, FREE_TAIL, b)
@@ -134,11 +134,11 @@ def take(state, r, host, fields):
         b = least(state, r)
         wake(state, r, b)
         host[FREE] -= 1
-    name = np.int64(fields[b, HASH])
+    name = np.int64(fields[b, NAMED])
     if name != NOBODY:
         where, counts, rows = pages_of(state, r)
         take_name(where, counts, rows, name)
-        fields[b, HASH] = NOBODY
+        fields[b, NAMED] = NOBODY
         if host[TIERS]:
             sink(state, r, name)
         elif state[BELIEF]:
@@ -160,10 +160,10 @@ def take_all(state, r, blocks, begin, end):
     b = host[FREE_HEAD]
     for k in range(begin, end):
         blocks[k] = b
-        name = np.int64(fields[b, HASH])
+        name = np.int64(fields[b, NAMED])
         if name != NOBODY:
             take_name(where, counts, rows, name)
-            fields[b, HASH] = NOBODY
+            fields[b, NAMED] = NOBODY
         fields[b, HOLDERS] = 1
         b = np.int64(fields[b, NEXT])
     host[FREE_HEAD] = b
@@ -243,7 +243,7 @@ def register(state, r, j, tokens):
         if block_named(where, rows, name) == NOBODY:  # a second copy of a known block stays nameless
             b = np.int64(blocks[k])
             give_name(where, counts, rows, name, b)
-            fields[b, HASH] = name
+            fields[b, NAMED] = name
             if host[EVICTION]:
                 born(state, r, b, job[ADMITTED, j], k)
             if state[BELIEF]:
