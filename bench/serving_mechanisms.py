@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.speed import DATA, REPOSITORY, WORLD, best, million, mooncake
-from rota.kernel.decisions import Order
-from rota.kernel.tables import FloatColumn, IntColumn, Jobs
+from rota.kernel.decisions import Order, Place
+from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
 from rota.worlds.serving.settings import Case
 
 
@@ -40,7 +40,16 @@ class Watching(Order):
         self.tokens += float(tokens.sum())
 
 
-WATCHING = "bench.serving_mechanisms:Watching"
+class Emptiest(Place):
+    """A user's route in plain Python: asked at every request."""
+
+    reads = ("outstanding", "active_tokens")
+
+    def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
+        return hosts.outstanding + 1e-6 * hosts.active_tokens
+
+
+WATCHING, EMPTIEST = "bench.serving_mechanisms:Watching", "bench.serving_mechanisms:Emptiest"
 GROUP = {"model": "llama-3-8b", "gpu": "a100-80g", "max_running": 128, "timing": "roofline"}
 CHAT = {"generate": {"kind": "chat", "requests": 20000, "rate": 14, "variation": "none"}}
 SHARED = {
@@ -67,6 +76,8 @@ def rows() -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
         ("migration, Llumnix", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 4000}]}, {"migrate": "llumnix"}, 5e4),
         ("pools, Splitwise's mixed pool", {"workload": CHAT, "fleet": split, "information": {"output_tokens": "exact"}}, {"pool": "mixed_pool"}, 5e4),
         ("pools, AcceLLM's pairs", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}]}, {"pool": "accellm"}, 5e4),
+        ("pools, together (asked in Python)", {"workload": CHAT, "fleet": split}, {"pool": "together"}, 4e4),
+        ("a Python route, asked at each request", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}]}, {"route": EMPTIEST}, 4e4),
         ("failures", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}], "failures": {"mean_between": 300}}, {}, 5e4),
         ("swap", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 2500, "swap": {"blocks": 40000}}]}, {}, 5e4),
         ("autoscaling, reactive", {"workload": CHAT, "fleet": [{**GROUP, "count": 6}]}, {"scale": "reactive"}, 5e4),

@@ -4,7 +4,7 @@ That is so in runs in which nothing but pools, links, failures, clocks and scali
 them. Both give the same results, to the bit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -121,17 +121,13 @@ class PoolEngine:
                 row[slots.BACK_TOKEN] = replica.kv_bytes * replica.swap_compress / replica.swap_bandwidth
                 row[slots.BACK_COPY] = replica.swap_per_copy
 
-    def accounts(
-        self,
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Views, a value a host: requests promised, their KV in tokens, the role of its own, rank by when it took the role that it has."""
-        slots = self.slots
-        return (
-            self.sums[:, slots.ASSIGNED],
-            self.sums[:, slots.PROMISED],
-            self.hosts[:, slots.HOME],
-            self.hosts[:, slots.RANK],
-        )
+    def promised(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Views, a value a host: requests that were promised to it, and their KV in tokens."""
+        return self.sums[:, self.slots.ASSIGNED], self.sums[:, self.slots.PROMISED]
+
+    def roles(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Views, a value a host: its own role, and rank by when it took the role that it has."""
+        return self.hosts[:, self.slots.HOME], self.hosts[:, self.slots.RANK]
 
     def columns(self) -> dict[str, npt.NDArray[np.float64]]:
         """The columns of hosts that only pools have, as far as the policy reads them."""
@@ -260,12 +256,15 @@ class PoolEngine:
         fleet.moves, fleet.migrations = int(vector[slots.MOVED]), int(vector[slots.MIGRATED])
         fleet.swaps = int(vector[slots.SWAPS])
         fleet.moved_bytes = float(self.numbers[slots.MOVED_BYTES])
+        self.book.lent = set(np.flatnonzero(self.hosts[:, slots.LENT]).tolist())
         self.book.lends, self.book.dropped = int(vector[slots.LENDS]), int(vector[slots.DROPPED])
 
     # -- what Python decides --------------------------------------------------------------------------------------
 
-    def take(self, job: int, prompt: int, decode: int, lend: Sequence[int], now: float) -> None:
-        """A policy has chosen the hosts of a request; `prompt` -1: none."""
+    def place(self, job: int, now: float) -> None:
+        """Ask where a request goes."""
+        answer = self.book.ask(job, now)
+        prompt, decode, lend = (-1, -1, ()) if answer is None else (answer.prompt, answer.decode, answer.lend)
         self.answers.take_answer(self.run.state, self.vector, job, prompt, decode, np.array(lend, np.int64), now)
 
     def hand_over(self, job: int, now: float) -> bool:
@@ -295,8 +294,3 @@ class PoolEngine:
             found[job] = int(self.jobs[slots.COPY_HOST, job]), int(self.jobs[slots.COPY_BLOCKS, job])
             job = int(self.jobs[slots.COPY_NEXT, job])
         return found
-
-    @property
-    def lent(self) -> set[int]:
-        """Hosts that are lent."""
-        return set(np.flatnonzero(self.hosts[:, self.slots.LENT]).tolist())

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Policy
-from rota.kernel.errors import BrokenRunError, PolicyError
+from rota.kernel.errors import PolicyError
 from rota.kernel.tables import Column, Hosts, Jobs
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.mirrors import Mirrors
@@ -98,12 +98,13 @@ class PoolBook:
         self.mirrors: Mirrors | None = None
         self.engine = PoolEngine(self) if can_keep(run) else None
         if self.engine is not None:
-            self.assigned, self.tokens, self.home, self._joined = self.engine.accounts()
+            self.assigned, self.tokens = self.engine.promised()
+            self.home, self._joined = self.engine.roles()
         else:
             self.assigned, self.tokens = np.zeros(hosts), np.zeros(hosts)
             self.home, self._joined = run.hosts[:, at.ROLE].copy(), np.arange(hosts)
-        self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
-        self.decode_at = np.full(rows, -1)
+            self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
+            self.decode_at = np.full(rows, -1)
         run.jobs[at.WATCHED] = 1
         first = float(run.workload.arrival.min(initial=inf))
         if self.policy.mirrored < inf and self.engine is not None:
@@ -137,7 +138,7 @@ class PoolBook:
         run = self.fleet.run
         out = np.full(len(run.replicas), inf)
         run.jobs[at.GOES_TO, job] = 0
-        answer = self._ask(job, now)
+        answer = self.ask(job, now)
         if answer is None:
             return out
         prompt, decode = answer.prompt, answer.decode
@@ -163,23 +164,13 @@ class PoolBook:
         out[prompt] = 0.0
         return out
 
-    def _ask(self, job: int, now: float) -> Assignment | None:
+    def ask(self, job: int, now: float) -> Assignment | None:
         """What the policy answers. Raises PolicyError where that is no answer."""
         answer = self.policy.assign(*self.fleet.run.question(self.policy, job, self.columns()), now)
         hosts = len(self.fleet.run.replicas)
         if answer is not None and not all(0 <= each < hosts for each in (answer.prompt, answer.decode, *answer.lend)):
             raise PolicyError(f"{type(self.policy).__name__}: {answer} at {now:g} s: hosts are 0 to {hosts - 1}")
         return answer
-
-    def place(self, job: int, now: float) -> None:
-        """Ask where a request goes, where the kernel keeps the accounts."""
-        answer = self._ask(job, now)
-        if self.engine is None:
-            raise BrokenRunError("the kernel does not keep the accounts of these pools")
-        if answer is None:
-            self.engine.take(job, -1, -1, (), now)
-        else:
-            self.engine.take(job, answer.prompt, answer.decode, answer.lend, now)
 
     def wanted(self, now: float) -> Sequence[tuple[int, int, int]]:
         """The moves that the policy asks for. Raises PolicyError where a host is none."""

@@ -831,8 +831,8 @@ class Simulation:
     def _ask_place(self) -> None:
         job = int(self.state[at.ASK_HOST])
         pools = self.fleet.pools if self.fleet is not None else None
-        if pools is not None and pools.engine is not None:
-            pools.place(job, self.now)
+        if self._engine is not None:
+            self._engine.place(job, self.now)
             self.questions.place += 1
             return
         costs = self.costs(self.roles.route, job, self.now) if pools is None else pools.costs(job, self.now)
