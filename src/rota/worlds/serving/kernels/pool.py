@@ -70,6 +70,7 @@ from rota.worlds.serving.kernels.pool_layout import (
     LENT,
     LENT_COUNT,
     MIRRORED,
+    NOTHING,
     PENDING,
     PROMPT_AT,
     REVIEWING,
@@ -122,7 +123,7 @@ def through(state, pool, now):
     for k in range(pool[TRANSFERS]):
         left, rate = amount[k, 0], amount[k, 1]
         if real[TRANSFERS_NOW] + left / rate <= now:
-            later(pool, now + real[LATENCY], LAND, what[k, 0], -1, own[FLIGHT, what[k, 0]])
+            later(pool, now + real[LATENCY], LAND, what[k, 0], NOTHING, own[FLIGHT, what[k, 0]])
             amount[k, 1] = -1.0  # marked: passing time is for those that go on
     kept = 0
     while kept < pool[TRANSFERS]:
@@ -169,7 +170,7 @@ def act(state, pool, now):
             land(state, j, host, now)
     else:
         if kind == UPDATE:
-            later(pool, now + real[EVERY], UPDATE, -1, -1, 0)
+            later(pool, now + real[EVERY], UPDATE, NOTHING, NOTHING, NOTHING)
             refresh_copies(state, pool, now)
         pool[REVIEWING] = 0
         return review(state, pool, ANY_HOST, now)
@@ -245,7 +246,7 @@ def settle_role(state, pool, r, role):
 @compiler.njit
 def update_first(pool, time):
     """Copies are brought up to date at a time, and from then on regularly."""
-    later(pool, time, UPDATE, -1, -1, 0)
+    later(pool, time, UPDATE, NOTHING, NOTHING, NOTHING)
 
 
 @compiler.njit

@@ -32,6 +32,7 @@ from rota.worlds.serving.kernels.layout import (
 )
 from rota.worlds.serving.kernels.pool_layout import (
     ASSIGNED,
+    BOTH,
     DECODE_AT,
     HOME,
     LENDS,
@@ -123,7 +124,7 @@ def set_role(state, pool, r, role):
 @compiler.inner
 def lend(state, pool, r):
     """A host does both until it is free."""
-    set_role(state, pool, r, MIXED_ROLE)
+    set_role(state, pool, r, BOTH)
     own = of_hosts(state, pool)
     pool[LENT_COUNT] += 1 - own[r, LENT]
     own[r, LENT] = 1

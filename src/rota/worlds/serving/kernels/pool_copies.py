@@ -44,6 +44,7 @@ from rota.worlds.serving.kernels.pool_layout import (
     MOVE_ROOM,
     MOVED_BYTES,
     MOVES,
+    NOTHING,
     REVIEW,
     REVIEWING,
     numbers,
@@ -137,7 +138,7 @@ def review_soon(pool, now):
     """See what should move, after all that happens now."""
     if not pool[REVIEWING]:
         pool[REVIEWING] = 1
-        later(pool, now, REVIEW, -1, -1, 0)
+        later(pool, now, REVIEW, NOTHING, NOTHING, NOTHING)
 
 
 @compiler.inner

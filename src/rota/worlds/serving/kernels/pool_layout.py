@@ -38,7 +38,8 @@ ASSIGNED, PROMISED, KV_BYTES, BACK_TOKEN, BACK_COPY, SUMS = range(6)
 
 ASKED, BY_HALVES, BY_PAIRS, NEVER = range(4)  # who decides
 LAND, REVIEW, GO_ON, UPDATE = np.arange(4)  # actions
-ANY_HOST = -1
+BOTH, PROMPTS, ANSWERS = np.arange(3)  # roles of hosts, as in layout
+ANY_HOST = NOTHING = np.int64(-1)  # not plain ints: numba would compile a version for each
 
 # Codes that `advance_pools` returns besides those of `advance`.
 WISH, FIND_DECODER, ROOM, TABLES = range(100, 104)

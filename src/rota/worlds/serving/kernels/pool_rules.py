@@ -1,13 +1,13 @@
 """What the rules of `pool_rules` decide, for policies that need not be asked."""
 
+import numpy as np
+
 from rota.kernel.compile import floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.advance import host_column
 from rota.worlds.serving.kernels.layout import (
     A_RUNNING,
     BLOCK_TOKENS,
-    COLUMN_PREFILL,
-    DECODE_ROLE,
     DECODES,
     GOES_TO,
     HERE,
@@ -17,10 +17,8 @@ from rota.worlds.serving.kernels.layout import (
     KV_BLOCKS,
     LANDED,
     LANDINGS,
-    MIXED_ROLE,
     PAUSED,
     PAUSED_COUNT,
-    PREFILL_ROLE,
     PREFILLING,
     PROMPT,
     QUEUED_COUNT,
@@ -32,27 +30,31 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_ints,
 )
+from rota.worlds.serving.kernels.outstanding import left
 from rota.worlds.serving.kernels.pool_layout import (
     A_ANSWER_TERMS,
     A_MOVES,
     A_PROMPT_TERMS,
     A_WHOLE,
     ANSWER_TERMS,
+    ANSWERS,
     APART,
     ASSIGNED,
     BACKLOG,
+    BOTH,
     LIMIT,
     MOVE_ROOM,
     MOVES,
     PROMISED,
     PROMPT_TERMS,
+    PROMPTS,
     RANK,
     numbers,
     of_hosts,
     sums,
 )
 
-NOBODY = -1
+NOBODY = np.int64(-1)
 OF_POOLS = 100  # columns of pools, after those of routes
 (
     COLUMN_ASSIGNED, COLUMN_PROMISED, COLUMN_CAPACITY, COLUMN_DECODING, COLUMN_WAITING, COLUMN_ROLE, COLUMN_JOINED,
@@ -110,7 +112,7 @@ def fill_columns(state, pool, codes, out):
     """The columns that only pools have, a row a column."""
     for k in range(len(codes)):
         for r in range(state[HOSTS]):
-            out[k, r] = pool_column(state, pool, codes[k], 0, r)
+            out[k, r] = pool_column(state, pool, codes[k], NOBODY, r)
 
 
 @compiler.inner
@@ -159,24 +161,24 @@ def by_halves(state, pool, j):
     prompts = floats_at(pool[A_PROMPT_TERMS], pool[PROMPT_TERMS], 2)
     answers = floats_at(pool[A_ANSWER_TERMS], pool[ANSWER_TERMS], 2)
     first = second = NOBODY
-    one, cost = least(state, pool, prompts, j, PREFILL_ROLE)
+    one, cost = least(state, pool, prompts, j, PROMPTS)
     if one >= 0 and fit_for_prompt(state, pool, j, one, cost):
         first = one
-    both, cost = least(state, pool, prompts, j, MIXED_ROLE)
+    both, cost = least(state, pool, prompts, j, BOTH)
     if first < 0 and both >= 0 and fit_for_prompt(state, pool, j, both, cost):
         first = both
-    one, cost = least(state, pool, answers, j, DECODE_ROLE)
+    one, cost = least(state, pool, answers, j, ANSWERS)
     if one >= 0 and fit_for_answer(state, pool, j, one, cost):
         second = one
-    both, cost = least(state, pool, answers, j, MIXED_ROLE)
+    both, cost = least(state, pool, answers, j, BOTH)
     if second < 0 and both >= 0 and fit_for_answer(state, pool, j, both, cost):
         second = both
     lent_first = lent_second = NOBODY
     if first < 0:
-        first, _ = least(state, pool, prompts, j, DECODE_ROLE)
+        first, _ = least(state, pool, prompts, j, ANSWERS)
         lent_first = first
     if second < 0:
-        second, _ = least(state, pool, answers, j, PREFILL_ROLE)
+        second, _ = least(state, pool, answers, j, PROMPTS)
         lent_second = second
     if first < 0 or second < 0:
         first = second = anywhere(state, pool, prompts, j)
@@ -187,7 +189,7 @@ def by_halves(state, pool, j):
 def anywhere(state, pool, terms, j):
     """The host that does both halves: of equal costs one for prompts goes first, then one for both; then the one that has had its role for longest."""
     best, best_cost = NOBODY, 0.0
-    for role in (PREFILL_ROLE, MIXED_ROLE, DECODE_ROLE):
+    for role in (PROMPTS, BOTH, ANSWERS):
         one, cost = least(state, pool, terms, j, role)
         if one >= 0 and (best == NOBODY or cost < best_cost):
             best, best_cost = one, cost
@@ -223,10 +225,16 @@ def by_pairs(state, pool, j):
 
 
 @compiler.inner
+def prompt_left(state, r):
+    """Prompt tokens of a host's requests that are not in its cache yet."""
+    return left(state, r)[0]
+
+
+@compiler.inner
 def prompt_of_pair(state, pool, j, a, b):
     """Which of two computes a prompt, and which decodes."""
     hosts, backlog = host_ints(state), numbers(pool)[BACKLOG]
-    at_a, at_b = host_column(state, COLUMN_PREFILL, j, a), host_column(state, COLUMN_PREFILL, j, b)
+    at_a, at_b = prompt_left(state, a), prompt_left(state, b)
     some_a, some_b = 0 < at_a <= backlog, 0 < at_b <= backlog
     if some_a != some_b:
         return (a, b) if some_a else (b, a)
@@ -245,7 +253,7 @@ def moves_of_pairs(state, pool):
         b = a + 1
         if hosts[a, SHUT] or hosts[b, SHUT]:
             continue
-        busy_a, busy_b = host_column(state, COLUMN_PREFILL, 0, a) > 0, host_column(state, COLUMN_PREFILL, 0, b) > 0
+        busy_a, busy_b = prompt_left(state, a) > 0, prompt_left(state, b) > 0
         at_a, at_b = decoding(hosts[a]), decoding(hosts[b])
         source, count = NOBODY, 0
         if busy_a != busy_b:

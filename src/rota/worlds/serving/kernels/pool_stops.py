@@ -72,6 +72,7 @@ from rota.worlds.serving.kernels.pool_layout import (
     MIRRORED,
     MOVED,
     MOVED_BYTES,
+    NOTHING,
     NUMBER,
     OVERLAP,
     PUSH,
@@ -115,7 +116,7 @@ def assign(state, pool, j, now):
         one = other = NOBODY
     job_ints(state)[GOES_TO, j] = 0
     if prompt < 0 or not may_begin(state, j, prompt, decode):
-        answered(state, j, NOBODY)
+        answered(state, j, NOTHING)
         return
     lend_pair(state, pool, prompt, decode)
     if one >= 0:
@@ -138,7 +139,7 @@ def take_answer(state, pool, j, prompt, decode, lend, now):
     """A policy has chosen the hosts of a request, and who is to be lent besides; `prompt` below 0: none can serve it now."""
     job_ints(state)[GOES_TO, j] = 0
     if prompt < 0 or not may_begin(state, j, prompt, decode):
-        answered(state, j, NOBODY)
+        answered(state, j, NOTHING)
         return
     lend_pair(state, pool, prompt, decode)
     for k in range(len(lend)):
@@ -202,7 +203,7 @@ def come_back(state, pool, j, r, now):
     own[FLIGHT, j], own[FLIGHT_FROM, j], own[FLIGHT_TO, j] = pool[NUMBER], r, r
     pool[NUMBER] += 1
     pool[SWAPS] += 1
-    later(pool, now + took, LAND, j, -1, own[FLIGHT, j])
+    later(pool, now + took, LAND, j, NOTHING, own[FLIGHT, j])
 
 
 @compiler.inner
