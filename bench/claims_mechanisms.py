@@ -1,6 +1,6 @@
 """Published claims on routes, batching, migration, disaggregation, programs and autoscaling, each on three loads.
 
-    python -m bench.what_holds_up_fleet --data FOLDER [--only routes] [--seeds 5] [--write docs/serving/holds-up-fleet.md]
+    python -m bench.claims_mechanisms --data FOLDER [--only routes] [--seeds 5] [--write docs/what-holds-up/mechanisms.md]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023) and `mooncake`. A number is how many times better than the first policy of the scenario; generated
 loads are drawn for each seed, recorded traces are cut into as many windows one after the other, and each window is an observation. In parentheses the t

@@ -1,6 +1,6 @@
 """Prefix caches and what is built on them: claims on three loads, what a late router loses, what eviction and tiers are worth, and speed.
 
-    python -m bench.serving_prefix --data FOLDER [--only routing] [--seeds 5]
+    python -m bench.claims_prefix --data FOLDER [--only routing] [--seeds 5]
 
 FOLDER holds `azure2023` and `mooncake`. A number is how many times better than the baseline a policy is: on generated loads the geometric mean over seeds
 with a t interval of its logarithm, paired by seed; on a recorded trace a circular block bootstrap over its requests (see `what_holds_up`).
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.what_holds_up import Load, _both, _modest_wait, times_better
+from bench.claims_order import Load, _both, _modest_wait, times_better
 from rota.kernel.world import RunResult
 from rota.study.scenario import Scenario, parse, read
 from rota.study.statistics import t_interval

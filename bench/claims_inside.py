@@ -1,6 +1,6 @@
-"""What happens inside one replica, each claim on three loads: like the paper's, recorded, and bursty. The same columns as bench/what_holds_up.py.
+"""What happens inside one replica, each claim on three loads: like the paper's, recorded, and bursty. The same columns as bench/claims_order.py.
 
-    python -m bench.holds_up_batch --data FOLDER [--only s3] [--seeds 5] [--loads FILE]
+    python -m bench.claims_inside --data FOLDER [--only s3] [--seeds 5] [--loads FILE]
 
 FOLDER holds `azure2023`. A number is how many times better than the baseline (the first policy) a policy is, with its 95 % interval: on generated
 loads over the seeds, paired; on a recorded trace a block bootstrap over its requests, and for a rate of the whole run no interval, because one run is
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.what_holds_up import EXAMPLES, Load, Outcomes, times_better
+from bench.claims_order import EXAMPLES, Load, Outcomes, times_better
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
 

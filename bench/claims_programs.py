@@ -1,10 +1,10 @@
 """What Dynasor claims of programs that reason (compute saved at equal accuracy, a higher rate), and QLLM of urgent requests beside others.
 
-    python -m bench.holds_up_programs --data FOLDER [--only programs rate windows urgent] [--seeds 5]
+    python -m bench.claims_programs --data FOLDER [--only programs rate windows urgent] [--seeds 5]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023). Of programs only the arrivals are recorded ones: programs with their answers are not public.
 Factors are geometric means over the seeds with t intervals of their logarithms, paired by seed; on recorded requests a block bootstrap as in
-`bench.what_holds_up`. Shares are means with t intervals.
+`bench.claims_order`. Shares are means with t intervals.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.what_holds_up import EXAMPLES, Outcomes, _both, outcomes, times_better
-from bench.what_holds_up import Load as Recorded
+from bench.claims_order import EXAMPLES, Outcomes, _both, outcomes, times_better
+from bench.claims_order import Load as Recorded
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
 from rota.worlds.serving.answers import RIGHT, UNKNOWN

@@ -1,6 +1,6 @@
 """Published claims on fleets (pools, power, autoscaling, dispatch), each on three loads: like the paper's, recorded, and bursty.
 
-    python -m bench.fleet_holds_up --data FOLDER [--only polca] [--seeds 5]
+    python -m bench.claims_fleets --data FOLDER [--only polca] [--seeds 5]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023). A number is how many times better than the study's first policy a policy is: the geometric mean of
 paired ratios with a t interval of their logarithm. On generated loads the pairs are seeds; a recorded trace is cut into as many windows of equal

@@ -1,6 +1,6 @@
 """Published claims on the order of requests, each on three loads: like the paper's, recorded, and bursty.
 
-    python -m bench.what_holds_up --data FOLDER [--only ltr] [--seeds 5]
+    python -m bench.claims_order --data FOLDER [--only ltr] [--seeds 5]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023). A number is how many times better than the baseline a policy is. On generated loads it is the
 geometric mean over the seeds with a t interval of its logarithm, paired by seed; on a recorded trace, which is one observation, a circular block

@@ -1,10 +1,10 @@
 """Published claims on who comes in, which adapter, which model and which machine, each on loads like the paper's, recorded, and bursty.
 
-    python -m bench.slo_what_holds_up --data FOLDER [--pairs FILE] [--only admission] [--seeds 5]
+    python -m bench.claims_classes --data FOLDER [--pairs FILE] [--only admission] [--seeds 5]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023); FILE is RouteLLM's table of right answers of two models (lm-sys/RouteLLM, Apache-2.0; columns
 mixtral_8x7b_correct and gpt4_1106_correct), without which the choice among models is shown on drawn qualities only. Numbers and intervals are made as in
-`bench.what_holds_up`; of `value` columns the mean is shown, with a t interval over the seeds.
+`bench.claims_order`; of `value` columns the mean is shown, with a t interval over the seeds.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.what_holds_up import EXAMPLES, Load, Outcomes, _traces, times_better
+from bench.claims_order import EXAMPLES, Load, Outcomes, _traces, times_better
 from rota.kernel.world import RunResult
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
