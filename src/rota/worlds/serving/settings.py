@@ -279,25 +279,7 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
     for needed in ("workload", "fleet"):
         if needed not in sections:
             raise InputError(f"{needed}: missing; a serving scenario needs a workload and a fleet")
-    workload = decode(WorkloadSection, sections["workload"], "workload")
-    kinds = (workload.trace, workload.generate, workload.programs, workload.reasoning)
-    if sum(each is not None for each in kinds) != 1:
-        raise InputError(
-            "workload: give one of trace: FILE, generate: {kind: chat, ...}, programs: {kind: chain, ...} and reasoning: [{kind: samples, ...}]"
-        )
-    if workload.reasoning is not None:
-        check_reasoning(workload.reasoning)
-    own = workload.has_programs or workload.follow
-    if own and not isinstance(parse_arrivals(workload.arrivals), Replay):
-        raise InputError("workload.arrivals: programs make their own arrivals; leave it out")
-    if own and workload.first is not None:
-        raise InputError("workload.first: would cut programs in the middle; leave it out")
-    fleet = decode(tuple[Group, ...], sections["fleet"], "fleet")
-    if not fleet:
-        raise InputError("fleet: is empty; give at least one group such as {model: llama-3-8b, gpu: a100-80g}")
-    for number, group in enumerate(fleet):
-        _check_group(group, f"fleet[{number}]")
-    _check_roles([group.role for group in fleet])
+    workload, fleet = _workload(sections["workload"]), _fleet(sections["fleet"])
     failures = None
     if sections.get("failures") is not None:
         failures = decode(FailureSection, sections["failures"], "failures")
@@ -334,6 +316,33 @@ def load(sections: Mapping[str, Any], folder: Path) -> Case:
         index=_index(sections, fleet),
         power=_power(sections, fleet),
     )
+
+
+def _workload(written: Any) -> WorkloadSection:
+    workload = decode(WorkloadSection, written, "workload")
+    kinds = (workload.trace, workload.generate, workload.programs, workload.reasoning)
+    if sum(each is not None for each in kinds) != 1:
+        raise InputError(
+            "workload: give one of trace: FILE, generate: {kind: chat, ...}, programs: {kind: chain, ...} and reasoning: [{kind: samples, ...}]"
+        )
+    if workload.reasoning is not None:
+        check_reasoning(workload.reasoning)
+    own = workload.has_programs or workload.follow
+    if own and not isinstance(parse_arrivals(workload.arrivals), Replay):
+        raise InputError("workload.arrivals: programs make their own arrivals; leave it out")
+    if own and workload.first is not None:
+        raise InputError("workload.first: would cut programs in the middle; leave it out")
+    return workload
+
+
+def _fleet(written: Any) -> tuple[Group, ...]:
+    fleet = decode(tuple[Group, ...], written, "fleet")
+    if not fleet:
+        raise InputError("fleet: is empty; give at least one group such as {model: llama-3-8b, gpu: a100-80g}")
+    for number, group in enumerate(fleet):
+        _check_group(group, f"fleet[{number}]")
+    _check_roles([group.role for group in fleet])
+    return fleet
 
 
 def _index(sections: Mapping[str, Any], fleet: tuple[Group, ...]) -> IndexSection:
