@@ -66,20 +66,22 @@ SHARED = {
 def rows() -> list[tuple[str, dict[str, Any], dict[str, Any], float]]:
     """(what, scenario, policy, goal in requests per CPU second)."""
     split = [{**GROUP, "count": 2, "role": "prefill"}, {**GROUP, "count": 2, "role": "decode"}]
-    cached = [{**GROUP, "count": 4, "prefix_caching": True}]
+    cached = [
+        {**GROUP, "model": "llama-3.1-8b", "count": 4, "prefix_caching": True}
+    ]  # its context holds every conversation
     return [
         ("prefix cache, least outstanding", {"workload": SHARED, "fleet": cached}, {}, 1e5),
         ("prefix cache, Dynamo's route", {"workload": SHARED, "fleet": cached}, {"route": "kv_router"}, 1e5),
         ("prefix cache, SGLang's route (asked in Python)", {"workload": SHARED, "fleet": cached}, {"route": "cache_aware"}, 1e5),
         ("prefix cache, reuse and work", {"workload": SHARED, "fleet": cached}, {"route": "reuse_and_work"}, 1e5),
         ("disaggregated, 2 + 2", {"workload": CHAT, "fleet": split}, {}, 5e4),
-        ("migration, Llumnix", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 4000}]}, {"migrate": "llumnix"}, 5e4),
+        ("migration, Llumnix", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 1500}]}, {"migrate": "llumnix"}, 5e4),
         ("pools, Splitwise's mixed pool", {"workload": CHAT, "fleet": split, "information": {"output_tokens": "exact"}}, {"pool": "mixed_pool"}, 5e4),
         ("pools, AcceLLM's pairs", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}]}, {"pool": "accellm"}, 5e4),
         ("pools, together (asked in Python)", {"workload": CHAT, "fleet": split}, {"pool": "together"}, 4e4),
         ("a Python route, asked at each request", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}]}, {"route": EMPTIEST}, 4e4),
         ("failures", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}], "failures": {"mean_between": 300}}, {}, 5e4),
-        ("swap", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 2500, "swap": {"blocks": 40000}}]}, {}, 5e4),
+        ("swap", {"workload": CHAT, "fleet": [{**GROUP, "count": 4, "kv_blocks": 1500, "swap": {"blocks": 40000}}]}, {}, 5e4),
         ("autoscaling, reactive", {"workload": CHAT, "fleet": [{**GROUP, "count": 6}]}, {"scale": "reactive"}, 5e4),
         ("a Python order, asked and told of every token", {"workload": CHAT, "fleet": [{**GROUP, "count": 4}]}, {"order": WATCHING}, 1.5e4),
     ]  # fmt: skip
