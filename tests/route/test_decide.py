@@ -195,14 +195,32 @@ def test_every_order_decides_live(name: str) -> None:
     assert live.fallbacks == 0
 
 
+def test_what_is_left_of_a_session_is_learned_from_those_that_went_quiet() -> None:
+    """Two sessions of 100 and 300 tokens are over after ten quiet minutes: 200 are expected of a new one, 300 - 150 of one that had 150 in two calls, and
+    one more call like the others of one that is longer than any.
+    """
+    sessions = Sessions()
+    for number, tokens in ((1, 100.0), (2, 300.0)):
+        sessions.of(number, 0.0).ended(0.0, 1.0, tokens)
+    assert sessions.of(3, 500.0).left == 0.0  # nobody is over
+    third = sessions.of(3, 601.0)
+    assert third.left == 200.0
+    third.ended(0.0, 1.0, 50.0)
+    third.ended(0.0, 1.0, 100.0)
+    assert third.left == 150.0
+    third.ended(0.0, 1.0, 450.0)
+    assert third.left == 200.0
+    assert sessions.of(-1, 602.0).left == 200.0
+
+
 def test_requests_of_a_session_are_a_program() -> None:
     sessions = Sessions(room=2)
     first = sessions.of(7, 1.0)
     assert sessions.of(7, 5.0) is first
     assert first.release == 1.0
-    first.ended(0.0, 2.0)  # two that came at the same time, then one that waited for both
-    first.ended(0.0, 3.0)
-    first.ended(first.path, 1.0)
+    first.ended(0.0, 2.0, 10.0)  # two that came at the same time, then one that waited for both
+    first.ended(0.0, 3.0, 10.0)
+    first.ended(first.path, 1.0, 10.0)
     assert (first.attained, first.path) == (6.0, 4.0)
     assert sessions.of(-1, 5.0) is not sessions.of(-1, 5.0)
     sessions.of(8, 6.0), sessions.of(9, 6.0)

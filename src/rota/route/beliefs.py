@@ -4,9 +4,13 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from rota.route.settings import Lengths
+from rota.worlds.serving.rounds import History
 
 SMOOTHING = 0.05  # weight of the newest prompt in the mean bytes a token
+QUIET = 600.0  # seconds without a request after which a session is taken to be over
 MODELS = 1000  # models, and pairs of model and tenant, that are remembered
 
 
@@ -100,29 +104,58 @@ class Session:
     """
 
     release: float
+    history: History
     backend: int | None = None
     attained: float = 0.0  # seconds of service of its ended requests
     path: float = 0.0
+    tokens: float = 0.0  # of their answers
+    calls: int = 0
+    last: float = 0.0  # when its last request came
 
-    def ended(self, before: float, seconds: float) -> None:
+    def ended(self, before: float, seconds: float, tokens: float) -> None:
         """A request that came when the path was `before` has been served."""
         self.attained += seconds
         self.path = max(self.path, before + seconds)
+        self.tokens += tokens
+        self.calls += 1
+
+    @property
+    def left(self) -> float:
+        """Tokens of answers still to come, expected from sessions that are over; 0 before any is."""
+        return float(self.history.left(0, np.array([self.tokens]), np.array([self.calls]))[0])
 
 
 class Sessions:
-    """What is remembered of each session; the oldest sessions are forgotten."""
+    """What is remembered of each session; the oldest sessions are forgotten.
+
+    No request says that it is the last one: a session is taken to be over, and its length known, when nothing has come for ten minutes. If it goes on
+    after all, it counts again when it is over again.
+    """
 
     def __init__(self, room: int = 100_000) -> None:
         self.room = room
+        self.history = History()
         self._known: OrderedDict[int, Session] = OrderedDict()
+        self._under_way: OrderedDict[int, Session] = OrderedDict()  # the one that has been quiet for longest first
 
     def of(self, session: int, now: float) -> Session:
         """The session of a request that comes now; -1: one of its own, which nobody remembers."""
         if session < 0:
-            return Session(now)
-        known = self._known.setdefault(session, Session(now))
-        self._known.move_to_end(session)
+            return Session(now, self.history)
+        known = self._known.get(session)
+        if known is None:
+            known = self._known[session] = Session(now, self.history)
+        self._under_way[session] = known
+        for each in (self._known, self._under_way):
+            each.move_to_end(session)
+        known.last = now
+        self._close(now)
         if len(self._known) > self.room:
-            self._known.popitem(last=False)
+            self._under_way.pop(self._known.popitem(last=False)[0], None)
         return known
+
+    def _close(self, now: float) -> None:
+        while (quiet := next(iter(self._under_way.values()))).last < now - QUIET:
+            self._under_way.popitem(last=False)
+            if quiet.calls:
+                self.history.observe(0, quiet.tokens)

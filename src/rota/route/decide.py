@@ -49,6 +49,7 @@ def columns(written: Document) -> tuple[dict[str, Column], dict[str, Column]]:
 
     quality(job, ("prompt_tokens",), "estimated", "bytes a token, as counted by engines so far")
     quality(job, ("output_tokens", "size", "remaining"), "estimated", "mean of the tenant's last answers")
+    quality(job, ("program_left",), "estimated", "sessions that were quiet for ten minutes")
     quality(host, ("work", "outstanding_tokens"), "estimated", "predicted lengths")
     quality(job, ("program_attained", "path_attained"), "estimated", "rates of the backends that served the session")
     quality(host, ("prefill_tokens", "waiting_tokens", "active_tokens"), "estimated", "prompts without a first byte")
@@ -280,6 +281,7 @@ _JOB_VALUES: dict[str, Callable[[Job, Backend | None], float]] = {
     "program": lambda job, host: job.session if job.session >= 0 else -1 - job.id,
     "program_release": lambda job, host: job.program.release,
     "program_attained": lambda job, host: job.program.attained,
+    "program_left": lambda job, host: job.program.left,
     "path_attained": lambda job, host: job.path_attained,
 }
 

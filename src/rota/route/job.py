@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rota.route.beliefs import Session
+from rota.worlds.serving.rounds import History
 
 if TYPE_CHECKING:
     from rota.route.backend import Backend
@@ -27,7 +28,7 @@ class Job:
     stream: bool
     generates: bool
     session: int = -1
-    program: Session = field(default_factory=lambda: Session(0.0))
+    program: Session = field(default_factory=lambda: Session(0.0, History()))
     path_attained: float = 0.0  # seconds of service along the chain of its session that it waited for
     priority: int = 0
     ttft_limit: float = float("inf")

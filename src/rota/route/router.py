@@ -298,7 +298,7 @@ class Router:
             self.lengths.counted(job.model, job.tenant.name, job.prompt_bytes, job.counted_prompt, int(output))
         if served_by is not None:
             prefill, decode = served_by.rates()
-            job.program.ended(job.path_attained, prompt * prefill + output * decode)
+            job.program.ended(job.path_attained, prompt * prefill + output * decode, output)
         if whole:
             self.decisions.tell("on_finish", job.id, -1 if served_by is None else served_by.id, now)
         else:

@@ -101,21 +101,27 @@ class History:
 
     def __init__(self) -> None:
         self._ended: dict[int, deque[float]] = {}
+        self._means: dict[
+            int, tuple[FloatColumn, FloatColumn]
+        ] = {}  # by kind: lengths in order, mean of each and all longer ones
 
     def observe(self, kind: int, tokens: float) -> None:
         """A program has ended."""
         self._ended.setdefault(kind, deque(maxlen=REMEMBERED)).append(tokens)
+        self._means.clear()
 
     def left(self, kind: int, done: FloatColumn, calls: IntColumn) -> FloatColumn:
         """Expected tokens still to come to programs that have had `done` in so many calls.
 
         Of a kind of which none has ended all kinds tell. One more call of their mean length for those that are longer than any; 0 before any has ended.
         """
-        known = self._ended.get(kind) or [each for lengths in self._ended.values() for each in lengths]
-        if not known:
+        if not self._ended:
             return np.zeros(len(done))
-        ordered = np.sort(np.array(known))
-        means = np.cumsum(ordered[::-1])[::-1] / np.arange(len(ordered), 0, -1)  # of each and all longer ones
+        if kind not in self._means:
+            known = self._ended.get(kind) or [each for lengths in self._ended.values() for each in lengths]
+            ordered = np.sort(np.array(known))
+            self._means[kind] = ordered, np.cumsum(ordered[::-1])[::-1] / np.arange(len(ordered), 0, -1)
+        ordered, means = self._means[kind]
         longer = np.searchsorted(ordered, done, side="right")
         expected = means[np.minimum(longer, len(means) - 1)] - done
         return np.where(longer < len(ordered), expected, done / np.maximum(calls, 1))
