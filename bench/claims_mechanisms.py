@@ -232,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     names = [*(study.file for study in STUDIES), "batching"]
-    parser.add_argument("--only", nargs="*", default=names)
+    parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--write", type=Path, help="a page whose tables are replaced, each when it is whole")
     given = parser.parse_args()

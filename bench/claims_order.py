@@ -249,7 +249,8 @@ def _gaps(load: str, found: Mapping[str, list[Outcomes]], scenario: Scenario) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[study.file for study in STUDIES])
+    names = [study.file for study in STUDIES]
+    parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
     with TemporaryDirectory() as made:

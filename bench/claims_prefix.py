@@ -249,7 +249,7 @@ TABLES: dict[str, Callable[[Path], Iterator[str]]] = {"beliefs": beliefs, "cache
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[*STUDIES, *TABLES])
+    parser.add_argument("--only", nargs="*", default=[*STUDIES, *TABLES], choices=[*STUDIES, *TABLES])
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
     with TemporaryDirectory() as made:

@@ -280,7 +280,7 @@ PARTS = {"programs": program_lines, "rate": rate_lines, "windows": window_lines,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=list(PARTS))
+    parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
     for name in given.only:
