@@ -38,7 +38,7 @@ bench: install  ## measured ratios and speeds,
 	$(BIN)/python -m bench.route
 
 docs: install  ## the documentation, in build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "the documentation is in build/site/index.html"
 
 clean:  ## remove what was made
