@@ -58,8 +58,9 @@ STUDIES = (
           (("paper-like", 26.0), ("more than the budget allows", 40.0), ("conv", 4.7), ("code", 7.0), ("bursts", 15.0))),
     Study("energy", (("energy_per_token", True), ("tpot_mean", True), ("e2e_mean", True), ("ttft_p99", True)), ("goodput_share",),
           (("paper-like", 6.0), ("conv", 1.1), ("code", 1.5), ("bursts", 4.0))),
-    Study("dispatch", (("ttft_mean", True), ("e2e_mean", True), ("e2e_p99", True), ("goodput_share", False)), (),
-          (("paper-like", 40.0), ("conv", 3.0), ("code", 4.0), ("bursts", 12.0)), None, ("information.hosts.every=1",)),
+    *(Study("dispatch", (("ttft_mean", True), ("e2e_mean", True), ("e2e_p99", True), ("goodput_share", False)), (),
+            (("paper-like", 40.0), ("conv", 3.0), ("code", 4.0), ("bursts", 12.0)), None, (f"information.hosts.every={every}",))
+      for every in (1, 16, 128)),
     Study("autoscaling", (("cost", True), ("goodput_share", False)), ("replicas_mean", "goodput_share"),
           (("paper-like", 11.0), ("conv", 2.0), ("code", 4.0), ("bursts", 11.0))),
     Study("autoscaling-days", (("cost", True), ("goodput_share", False)), ("replicas_mean", "goodput_share"), (("four days", 10.0),)),
@@ -183,7 +184,7 @@ def capacities(study: Study, seeds: int, changes: tuple[str, ...] = (), label: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    names = [study.file for study in STUDIES]
+    names = list(dict.fromkeys(study.file for study in STUDIES))
     parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
@@ -191,7 +192,9 @@ def main() -> None:
         if study.file not in given.only:
             continue
         titles = [name for name, _ in study.compared] + list(study.shown)
-        print(f"\n{study.file}\n\n| load | policy | " + " | ".join(titles) + " |", flush=True)
+        print(
+            f"\n{', '.join((study.file, *study.changes))}\n\n| load | policy | " + " | ".join(titles) + " |", flush=True
+        )
         print("|---|---|" + "---|" * len(titles))
         for line in lines(study, given.data, given.seeds):
             print(line, flush=True)
