@@ -43,7 +43,7 @@ class FixedRounds(Stop):
     """Enough is a number of rounds, whatever the answers: the same compute for every program.
 
     Attributes:
-        rounds: Answers that there must be.
+        rounds: Answers that there must be. The first chunk of a chain of thought gives none, so of a chain one chunk more is made.
     """
 
     rounds: int = 4
