@@ -361,7 +361,13 @@ class SlowReplica:
         if self.rules.full_check or r.source is not None or r.swapped:
             tokens = max(tokens, r.target)
         idle = sum(1 for block in hits if block.holders == 0)
+        if r.swapped and self.rules.reserve != RESERVE_FIXED and not self.all_free():
+            return self.pool.need(tokens) + 1 + self.rules.watermark_blocks <= len(self.pool.free)
         return self.pool.need(tokens) - len(hits) + idle + self.rules.watermark_blocks <= len(self.pool.free)
+
+    def all_free(self) -> bool:
+        """Whether nobody holds a block: then even who needs all of them may begin."""
+        return len(self.pool.free) == self.replica.kv_blocks
 
     def set_aside(self, r: Request, chunk: int, hits: list[Block]) -> int:
         if self.rules.reserve == RESERVE_FIXED:

@@ -33,9 +33,7 @@ ORDERS_HERE = ("fcfs", "lcfs", "sjf", "srpt", "las", "priority")
 def run_watched(case: Scene, order: str, route: str) -> Simulation:
     """Run a scene in small steps, and look at every limit after each."""
     blind = case.visible is None and order in ("sjf", "srpt")
-    # Two come back from the host's memory in turn, each displaces the other, and neither gets its next block.
-    thrashes = "swap" in case.features and order in ("srpt", "las")
-    run = case.simulation(case.roles("fcfs" if blind or thrashes else order, route))
+    run = case.simulation(case.roles("fcfs" if blind else order, route))
     for now in moments(run):
         run.run(now)
         watch(run)

@@ -1,6 +1,8 @@
 """Names of KV blocks, and the map from them to the blocks of a cache."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.kernel.errors import InputError
+from rota.study.scenario import parse
 from rota.worlds.serving.kernels.pages import PAGE, block_named, give_name, take_name
 from rota.worlds.serving.model import PrefixBlocks, Workload
 from rota.worlds.serving.naming import lay_out_names
@@ -103,6 +106,53 @@ def test_two_blocks_have_one_name_where_the_trace_says_so(data: st.DataObject) -
                 assert 0 <= name < most
                 assert seen.setdefault(slow_name(work, size, j, k), name) == name
         assert len(set(seen.values())) == len(seen)
+
+
+SIZES = [
+    (16, 24, False),
+    (16, 40, False),
+    (24, 16, False),
+    (16, 48, True),
+    (48, 16, True),
+    (16, 16, True),
+    (16, 1, True),
+]
+
+
+@pytest.mark.parametrize(("known", "size", "fits"), SIZES)
+def test_blocks_that_do_not_fall_on_one_another_are_refused(known: int, size: int, fits: bool) -> None:
+    """Blocks of 24 tokens over a trace's of 16: the first ends within the trace's second one, whose name says nothing of half of it."""
+    work = workload([96, 96], [1, 1], [[0, 1], [0, 2]], known, False)
+    if fits:
+        lay_out_names(work, [size])
+        return
+    with pytest.raises(
+        InputError,
+        match=f"blocks of {size} tokens does not fit a workload that names its prompts in blocks of {known}: take",
+    ):
+        lay_out_names(work, [size])
+
+
+@pytest.mark.parametrize("caching", [True, False])
+def test_a_scenario_with_such_blocks_is_refused_where_they_are_cached(caching: bool, tmp_path: Path) -> None:
+    """In `rota check` and `rota run` alike, whose first step is the workload; without a cache the sizes do not matter."""
+    call = {"program": "p", "id": "a", "arrival": 0.0, "prompt_tokens": 48, "output_tokens": 4, "blocks": [1, 2, 3]}
+    (tmp_path / "calls.jsonl").write_text(json.dumps(call) + "\n")
+    group = {"model": "llama-3.1-8b", "gpu": "h100", "block_tokens": 24, "prefix_caching": caching}
+    scenario = parse(
+        {
+            "world": "serving",
+            "workload": {"trace": "calls.jsonl", "format": "programs"},
+            "fleet": [group],
+            "policies": [{"name": "a"}],
+        },
+        tmp_path,
+    )
+    if not caching:
+        assert len(scenario.world.workload(scenario.case, 0)) == 1
+        return
+    with pytest.raises(InputError, match=r"^fleet, block_tokens: .* 24 .* 16: take a divisor or a multiple of 16$"):
+        scenario.world.workload(scenario.case, 0)
 
 
 def test_too_many_names_are_refused() -> None:

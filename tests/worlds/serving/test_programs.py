@@ -108,6 +108,12 @@ def test_a_file_says_who_waits_for_whom(tmp_path: Path) -> None:
         ((PLAN, {**ACT, "delay": -1}), "line 2: .*delay"),
         (({**PLAN, "prompt_tokens": 0},), "line 1: .*prompt_tokens"),
         (({**PLAN, "blocks": [1, 2, 3, 4]},), "are more than the prompt"),
+        (
+            (PLAN, {**ACT, "blocks": [7, 8, 9]}),
+            "line 2: block 9 stands after 8, and after 7 above: an id must stand for",
+        ),
+        ((PLAN, {**ACT, "blocks": [9]}), "line 2: block 9 stands first, and after 7 above"),
+        (({**PLAN, "blocks": [7, 7]},), "line 1: block 7 stands after 7, and first above"),
         ((), "has no calls"),
     ],
 )

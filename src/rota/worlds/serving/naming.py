@@ -11,6 +11,24 @@ from rota.worlds.serving.model import Workload
 NAMES_MOST = (1 << 31) - 1  # they are 32 bits wide
 
 
+def check_block_sizes(workload: Workload, sizes: Sequence[int]) -> None:
+    """Whether the blocks of caches and those of the trace fall on one another: only then does the name of one say what is in the other.
+
+    Raises:
+        InputError: a size neither divides the trace's nor is a multiple of it.
+    """
+    prefix = workload.prefix
+    if prefix is None or not len(prefix.ids):
+        return
+    known = prefix.block_tokens
+    for size in sizes:
+        if known % size and size % known:
+            raise InputError(
+                f"fleet, block_tokens: a prefix cache with blocks of {size} tokens does not fit a workload that names its prompts in blocks of {known}: "
+                f"take a divisor or a multiple of {known}"
+            )
+
+
 def lay_out_names(
     workload: Workload, sizes: Sequence[int], reserved: int = 0
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], int]:
@@ -26,8 +44,9 @@ def lay_out_names(
         name of its own; the names; and how many different ones there are at most.
 
     Raises:
-        InputError: there are more than fit into 32 bits.
+        InputError: there are more than fit into 32 bits, or blocks of caches and of the trace do not fall on one another.
     """
+    check_block_sizes(workload, sizes)
     starts = np.zeros((2 * len(sizes), len(workload) + 1), np.int64)
     filled, most, begin = [], 1, 0
     tokens = np.maximum(workload.prompt_tokens + workload.output_tokens, reserved)

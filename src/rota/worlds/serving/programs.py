@@ -7,7 +7,7 @@ A file has one call a line::
 
 `after`: the calls of the same program that it waits for; `delay`: seconds from the end of the last of them until it arrives (a tool runs, a person
 thinks); `tool`: its name. A call that waits for none has `arrival`, seconds. Optional: `tenant`, `priority`, `blocks` (ids of the prompt's blocks, equal
-id = equal block and equal everything before it).
+id = equal block and equal everything before it: chained hashes, as in Mooncake's traces).
 """
 
 from pathlib import Path
@@ -71,7 +71,8 @@ def read_programs(path: Path, block_tokens: int = 16) -> Workload:
     """A workload of programs from JSON lines, also gzipped.
 
     Raises:
-        InputError: file, line, rule: not JSON, an unknown key, a call twice, a parent that does not exist, a circle, no arrival.
+        InputError: file, line, rule: not JSON, an unknown key, a call twice, a parent that does not exist, a circle, no arrival, a block
+            after two different ones.
     """
     calls: list[Call] = []
     lines: list[int] = []
@@ -102,6 +103,7 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
             raise InputError(
                 f"{path}, line {lines[row]}: {len(call.blocks)} blocks of {block_tokens} tokens are more than the prompt of {call.prompt_tokens}"
             )
+    _check_chains(path, calls, lines)
     for row, call in enumerate(calls):
         for parent in call.after:
             if (str(call.program), str(parent)) not in place:
@@ -146,6 +148,21 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
         ),
         source=path.name,
     )  # fmt: skip
+
+
+def _check_chains(path: Path, calls: list[Call], lines: list[int]) -> None:
+    """The id of a block stands for all before it too, so the same one always stands before it."""
+    before: dict[int, int | None] = {}
+    for call, line in zip(calls, lines, strict=True):
+        last: int | None = None
+        for block in call.blocks:
+            first = before.setdefault(block, last)
+            if first != last:
+                here, there = (f"after {each}" if each is not None else "first" for each in (last, first))
+                raise InputError(
+                    f"{path}, line {line}: block {block} stands {here}, and {there} above: an id must stand for its block and all before it (chained hashes)"
+                )
+            last = block
 
 
 def _index(calls: list[Call], names: list[str]) -> IntColumn:

@@ -31,6 +31,7 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
+from rota.worlds.serving.naming import check_block_sizes
 from rota.worlds.serving.nodes import seats
 from rota.worlds.serving.policies import (
     ADMITS,
@@ -146,6 +147,7 @@ class Serving:
             )
         if section.first is not None:
             work = head(work, section.first)
+        check_block_sizes(work, sorted({group.block_tokens for group in case.fleet if group.prefix_caching}))
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
         work = apply_classes(work, case.classes, case.tenants, seed)
         work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)

@@ -32,6 +32,7 @@ from rota.worlds.serving.kernels.layout import (
     INSIDE,
     KIND_ORDER,
     KIND_VICTIM,
+    KV_BLOCKS,
     LAGGING,
     LOADED,
     LOADING,
@@ -244,7 +245,12 @@ def set_aside(state, r, j):
 
 @compiler.inner
 def fits(state, r, j, chunk, hits, here, idle_hits):
-    """Whether there are blocks for a job to begin: `hits` of them found, `here` of those in the cache itself, `idle_hits` of these held by nobody."""
+    """Whether there are blocks for a job to begin: `hits` of them found, `here` of those in the cache itself, `idle_hits` of these held by nobody.
+
+    What comes back from the host's memory must find a block more than its KV takes, for the token that it makes next, as in vLLM 0.2
+    (`BlockSpaceManager.can_swap_in`): otherwise it could come back to a full cache and be displaced again without a token. vLLM gives up a request
+    that would need more than all blocks; here it comes back when all are free, as alone it has room to its end.
+    """
     job, host = job_ints(state), host_ints(state)[r]
     if host[RESERVE] == RESERVE_FIXED:
         tokens = max(host[RESERVE_TOKENS], job[TARGET, j])
@@ -252,7 +258,10 @@ def fits(state, r, j, chunk, hits, here, idle_hits):
         tokens = hits * host[BLOCK_TOKENS] + chunk
     else:
         tokens = job[TARGET, j]
-    return blocks_for(tokens, host[BLOCK_TOKENS]) - here + idle_hits + host[WATERMARK] <= host[FREE]
+    blocks = blocks_for(tokens, host[BLOCK_TOKENS])
+    if job[SWAPPED, j] > 0 and host[RESERVE] != RESERVE_FIXED:  # a fixed reservation has room for the next token
+        blocks = min(blocks + 1, host[KV_BLOCKS] - host[WATERMARK])
+    return blocks - here + idle_hits + host[WATERMARK] <= host[FREE]
 
 
 @compiler.inner
