@@ -280,7 +280,9 @@ def test_an_order_that_displaces_does_not_apply(tmp_path: Path) -> None:
     assert "displaces requests" in reason
 
 
-@pytest.mark.parametrize("changes", [{"switch": -1.0}, {"chunk_tokens": -1}, {"chunk_tokens": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"switch": -1.0}, {"switch": np.inf}, {"switch": np.nan}, {"chunk_tokens": -1}, {"chunk_tokens": 2}]
+)
 def test_settings_that_mean_nothing(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^qllm: "):
         Qllm(**changes).rules(ENGINE)
