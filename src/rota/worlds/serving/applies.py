@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.clashes import clash
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Case
 
@@ -42,7 +43,8 @@ def why_not(
         reason = member.supports("serving")
         if reason is not None:
             return reason
-    return None
+    adapters = case.adapters is not None or any(group.adapters for group in case.fleet)
+    return clash(replicas, roles, adapters, case.power is not None)
 
 
 def _no_adapters(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:

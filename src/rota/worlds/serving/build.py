@@ -31,7 +31,7 @@ def build_replica(group: Group, batcher: Batcher, timing: Timing, folder: Path, 
     """One engine of a group under a batcher, with its own count of extrapolations.
 
     Raises:
-        InputError: the batcher cannot do what the group's prefix cache needs; `where` names the policy.
+        InputError: the batcher's options do not suit the group, or it cannot do what the group's prefix cache needs; `where` names the policy.
     """
     model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
     blocks, context = kv_blocks(group, model, gpu), group.context or model.context
@@ -41,7 +41,11 @@ def build_replica(group: Group, batcher: Batcher, timing: Timing, folder: Path, 
     engine = Engine(
         blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context, model.layers, timing
     )
-    rules, caching, swap = batcher.rules(engine), _caching(group), group.swap
+    try:
+        rules = batcher.rules(engine)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    caching, swap = _caching(group), group.swap
     if caching.tiers:
         _check_tiers(rules, where)
     drafts = group.speculative
