@@ -26,6 +26,8 @@ from rota.worlds.serving.speculative import resolve as resolve_speculative
 from rota.worlds.serving.timing import Timing
 from rota.worlds.serving.timing import features as f
 
+RESTART = 30.0  # seconds after the repair of a random failure, where the scenario does not say
+
 
 def build_replica(group: Group, batcher: Batcher, timing: Timing, folder: Path, where: str) -> Replica:
     """One engine of a group under a batcher, with its own count of extrapolations.
@@ -113,14 +115,14 @@ def plan(case: Case, seed: int) -> Plan:
     if failures is None:
         return Plan(link, scaling=scaling)
     if failures.mean_between is not None:
-        times = failures.mean_between, failures.mean_repair, failures.restart
+        times = failures.mean_between, failures.mean_repair, RESTART if failures.restart is None else failures.restart
         return Plan(
             link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)], scaling=scaling
         )
     lines: dict[int, list[Outage]] = {}
     for each in sorted(failures.outages, key=lambda each: each.start):
         factor = np.inf if each.slower is None else each.slower
-        lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
+        lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, failures.end(each), factor))
     return Plan(link, outages=[iter(line) for line in lines.values()], scaling=scaling)
 
 

@@ -211,8 +211,13 @@ class FailureSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     mean_between: Uptime | None = None  # exponential time up of each replica; None: none at random
     mean_repair: Duration = 60.0  # exponential
-    restart: Latency = 30.0  # seconds besides: the process starts and loads its weights
+    restart: Latency | None = None  # seconds besides: the process starts and loads its weights; None: 30, of outages 0
     outages: tuple[OutageSection, ...] = ()
+
+    def end(self, outage: OutageSection) -> float:
+        """When a listed outage is over, seconds; one that is only slower needs no restart."""
+        restart = 0.0 if self.restart is None or outage.slower is not None else self.restart
+        return outage.start + outage.seconds + restart
 
 
 class ScalingSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -404,7 +409,11 @@ def _check_outages(failures: FailureSection, replicas: int) -> None:
             raise InputError(
                 f"failures.outages[{number}]: replica {outage.replica} is still away from its outage before, until {ends[outage.replica]:g} s"
             )
-        ends[outage.replica] = outage.start + outage.seconds
+        ends[outage.replica] = failures.end(outage)
+    if failures.restart is not None and failures.outages and all(each.slower for each in failures.outages):
+        raise InputError(
+            "failures.restart: no outage takes a replica down, they only make it slower; leave restart out"
+        )
     if failures.mean_between is not None and failures.outages:
         raise InputError("failures: give either mean_between or outages, not both")
     if failures.mean_between is None and not failures.outages:
