@@ -115,13 +115,11 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
                 raise InputError(
                     f"{path}, line {lines[row]}: call {call.id} waits for {parent}, which program {call.program} does not have"
                 )
+    _check_circles(path, [[place[str(call.program), str(each)] for each in call.after] for call in calls], calls, lines)
     names = list(dict.fromkeys(str(call.program) for call in calls))
     program = np.array([names.index(str(call.program)) for call in calls]) if len(names) < 64 else _index(calls, names)
     begins = np.full(len(names), np.inf)
     np.minimum.at(begins, program, np.array([np.inf if call.arrival is None else call.arrival for call in calls]))
-    for name, begin in zip(names, begins, strict=True):
-        if begin == np.inf:
-            raise InputError(f"{path}: the calls of program {name} wait for each other in a circle")
     arrival = np.array(
         [begins[p] if call.arrival is None else call.arrival for p, call in zip(program, calls, strict=True)]
     )
@@ -153,6 +151,38 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
         ),
         source=path.name,
     )  # fmt: skip
+
+
+def _check_circles(path: Path, parents: list[list[int]], calls: list[Call], lines: list[int]) -> None:
+    """Raises InputError where calls wait for each other: none of them would ever come."""
+    left = [len(each) for each in parents]
+    children: list[list[int]] = [[] for _ in calls]
+    for row, each in enumerate(parents):
+        for parent in each:
+            children[parent].append(row)
+    ready = [row for row, count in enumerate(left) if not count]
+    for row in ready:  # grows while it is gone through
+        for child in children[row]:
+            left[child] -= 1
+            if not left[child]:
+                ready.append(child)
+    stuck = next((row for row, count in enumerate(left) if count), None)
+    if stuck is None:
+        return
+    seen: list[int] = []
+    while stuck not in seen:  # back to whom it waits for, until somebody is met again
+        seen.append(stuck)
+        stuck = next(parent for parent in parents[stuck] if left[parent])
+    circle = [calls[row].id for row in seen[seen.index(stuck) :]]
+    raise InputError(
+        f"{path}, line {lines[stuck]}: calls of program {calls[stuck].program} wait for each other in a circle: {_chain(circle)}"
+    )
+
+
+def _chain(circle: list[str | int]) -> str:
+    """Who waits for whom, in words; of a long circle only its beginning."""
+    shown = [str(each) for each in circle[:5]]
+    return " waits for ".join([*shown, "..." if len(circle) > 5 else str(circle[0])])
 
 
 def _index(calls: list[Call], names: list[str]) -> IntColumn:
