@@ -227,3 +227,21 @@ def test_check_and_lists(folder: Path) -> None:
         assert found[what]
     assert "did you mean 'policies'" in rota("list", "policys", cwd=folder).stderr
     assert rota("--version", cwd=folder).stdout.startswith("rota 0.")
+
+
+def test_where_no_policy_applies_check_and_run_agree(folder: Path) -> None:
+    words = ("small.yaml", "--set", "policies=[{name: a, order: sjf}]")
+    for command in (("check", *words), ("run", *words, "--out", "out", "--jobs", "1")):
+        done = rota(*command, cwd=folder)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stderr.strip() == "error: policies: none applies here; the reasons are above"
+        assert "it reads size, which is hidden" in " ".join(done.stdout.split())
+
+
+def test_a_policy_that_says_its_name_says_it_once(folder: Path) -> None:
+    done = rota("check", "small.yaml", "--set", "policies.0.scale={predictive: {rate: 0}}", cwd=folder)
+    assert done.returncode == 2
+    assert "policy turns, scale: predictive: needs rate > 0" in done.stderr
+    done = rota("check", "small.yaml", "--set", "policies.0.batch={qllm: {switch: -1}}", cwd=folder)
+    assert done.returncode == 2
+    assert "error: policy turns, batch: qllm: switch and chunk_tokens" in done.stderr

@@ -1,14 +1,15 @@
 """`rota list`: worlds, policies, GPUs, models."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rota.cli.sources import source
 from rota.kernel.errors import InputError, nearest
 
 Rows = list[dict[str, Any]]
+WIDE = 10_000  # characters: where no person looks, each row is one line
 
 
 def list_known(what: str, as_json: bool, world: str | None = None) -> None:
@@ -29,7 +30,7 @@ def list_known(what: str, as_json: bool, world: str | None = None) -> None:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _of_world(what: str, rows: Rows, name: str) -> Rows:
@@ -68,7 +69,7 @@ def _policies() -> Rows:
                 "roles": list(roles),
                 "reads": list(found.reads) if isinstance(found.reads, tuple) else [],
                 "idea": (found.__doc__ or "").strip().splitlines()[0],
-                "source": _source(found),
+                "source": source(found),
                 "study": _study(name) if world in ("serving", "every") else "",
             }
             for name, found in room.items()
@@ -82,18 +83,11 @@ def _policies() -> Rows:
     ]
 
 
-def _source(policy: Any) -> str:
-    """The sentence of the module's text that carries a year: its reference. Empty where there is none."""
-    text = " ".join((sys.modules[policy.__module__].__doc__ or "").split())
-    sentences = re.split(r"(?<=[a-z0-9)\]])\. ", text)
-    return next((each for each in sentences if re.search(r"\b(19|20)\d\d\b", each)), "")
-
-
 def _study(name: str) -> str:
-    """The study of the serving world that shows a policy, where there is one."""
-    from rota.worlds.serving.policies.studies import STUDIES
+    """The study that shows a policy, of the serving world where there is one."""
+    from rota.worlds.serving.policies.studies import ELSEWHERE, STUDIES
 
-    return f"examples/serving/{STUDIES[name]}.yaml" if name in STUDIES else ""
+    return f"examples/serving/{STUDIES[name]}.yaml" if name in STUDIES else ELSEWHERE.get(name, "")
 
 
 def _gpus() -> Rows:

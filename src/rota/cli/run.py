@@ -49,6 +49,8 @@ def run_scenario(
         console = Console() if sys.stdout.isatty() else Console(width=120)
         console.print(render(study, table))
         console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    if len(study.skipped) == len(scenario.policies):
+        raise InputError("policies: none applies here; the reasons are above")
     if not table:
         sys.exit(1)
 

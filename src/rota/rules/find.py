@@ -190,7 +190,8 @@ def _build(found: type[Policy], parameters: Mapping[str, Any], where: str) -> Po
     try:
         return found(**values)
     except RotaError as error:
-        raise InputError(f"{where}: {error}") from error
+        said = str(error).removeprefix(f"{where.rpartition(': ')[2]}: ")  # most say their own name
+        raise InputError(f"{where}: {said}") from error
     except Exception as error:
         raise InputError(f"{where}: cannot be built: {type(error).__name__}: {_first(str(error))}") from error
 

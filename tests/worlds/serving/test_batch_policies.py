@@ -232,6 +232,8 @@ class TestBatchSizeAdvisor:
         (SemiPD(share=0.95), "least <= share <= 1 - least"),
         (SemiPD(decode_scale=2.0), "shares of 0 to 1"),
         (SemiPD(ttft=0.0), "above 0 seconds"),
+        (SemiPD(contention=float("inf")), "at least 0 and finite"),
+        (SemiPD(control_seconds=float("inf")), "at least 0 and finite"),
         (BatchSizeAdvisor(epsilon=1.0), "epsilon at least 0 and below 1"),
     ],
 )

@@ -162,9 +162,13 @@ def test_wrong_sections(tmp_path: Path, sections: dict[str, Any], message: str) 
 
 
 def test_a_class_that_only_the_trace_knows(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="names class 'batch', which is not defined; the scenario has no section"):
+    with pytest.raises(
+        InputError, match=r"^classes: trace\.csv names class 'batch', which is not defined; the scenario has no section"
+    ):
         workload(scenario(tmp_path, TRACE))
-    with pytest.raises(InputError, match="names class 'batch', which is not defined; did you mean 'batches'"):
+    with pytest.raises(
+        InputError, match=r"^classes: trace\.csv names class 'batch', which is not defined; did you mean 'batches'"
+    ):
         workload(scenario(tmp_path, TRACE, classes={"batches": {}}))
 
 

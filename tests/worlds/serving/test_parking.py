@@ -258,18 +258,48 @@ def test_a_run_tells_how_often_it_parked(tmp_path: Path) -> None:
     assert run.metrics["ttft_p99[fast]"] < plain.metrics["ttft_p99[fast]"]
 
 
+GROUPS = {
+    "apart": [{"role": "prefill"}, {"role": "decode"}],
+    "step": [{"count": 2, "timing": {"roofline": {"experts": {"parallel": 2}}}}],
+}
+
+
 @pytest.mark.parametrize(
-    ("group", "policy", "says"),
+    ("batch", "group", "changes", "policy", "says"),
     [
-        ({"swap": {"blocks": 100}}, {}, "does not go with swap"),
-        ({"speculative": {}}, {}, "does not go with"),
-        ({}, {"migrate": "llumnix"}, "does not go with migration"),
+        ("qllm", {"swap": {"blocks": 100}}, {}, {}, "qllm: does not go with swap"),
+        ("qllm", {"speculative": {}}, {}, {}, "qllm does not go with speculative"),
+        ("qllm", {"count": 2}, {}, {"migrate": "llumnix"}, "qllm: does not go with migration"),
+        ("qllm", {}, {}, {"pool": "together"}, "qllm: does not go with pools"),
+        ("qllm", {}, {"power": {"telemetry": 1.0}}, {}, "qllm: does not go with power"),
+        ("qllm", {"adapters": {"slots": 2}}, {"adapters": {"count": 4}}, {}, "qllm: does not go with adapters"),
+        ("qllm", "apart", {}, {}, "qllm: does not go with replicas for prompts or decodes only"),
+        ("qllm", "step", {}, {}, "qllm does not go with replicas that share experts"),
+        ("semi_pd", {"speculative": {}}, {}, {}, "semi_pd does not go with speculative"),
+        ("semi_pd", "apart", {}, {}, "semi_pd: needs replicas of role mixed"),
+        ("layered_prefill", "step", {}, {}, "layered_prefill does not go with replicas that share experts"),
     ],
 )
-def test_what_it_does_not_go_with(group: dict[str, Any], policy: dict[str, Any], says: str, tmp_path: Path) -> None:
-    made: Any = parse(document(**group), tmp_path)
-    with pytest.raises(InputError, match=says):
-        made.world.run(made.case, made.world.workload(made.case, 0), {"name": "q", "batch": "qllm", **policy}, 0)
+def test_what_it_does_not_go_with(
+    batch: str, group: Any, changes: dict[str, Any], policy: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    """Said beforehand, and again by a run that is set up all the same."""
+    plain = document()["fleet"][0]
+    fleet = [{**plain, **each} for each in (GROUPS[group] if isinstance(group, str) else [group])]
+    made: Any = parse({**document(), "fleet": fleet, **changes}, tmp_path)
+    whole = {"name": "q", "batch": batch, **policy}
+    reason = made.world.resolve(made.case, whole, tmp_path)
+    assert reason is not None
+    assert reason.startswith(says)
+    with pytest.raises(InputError) as found:
+        made.world.run(made.case, made.world.workload(made.case, 0), whole, 0)
+    assert str(found.value) == reason
+
+
+@pytest.mark.parametrize("batch", ["qllm", "semi_pd"])
+def test_what_it_goes_with(batch: str, tmp_path: Path) -> None:
+    made: Any = parse(document(prefix_caching=True), tmp_path)
+    assert made.world.resolve(made.case, {"name": "q", "batch": batch, "order": "priority"}, tmp_path) is None
 
 
 def test_an_order_that_displaces_does_not_apply(tmp_path: Path) -> None:
@@ -280,7 +310,9 @@ def test_an_order_that_displaces_does_not_apply(tmp_path: Path) -> None:
     assert "displaces requests" in reason
 
 
-@pytest.mark.parametrize("changes", [{"switch": -1.0}, {"chunk_tokens": -1}, {"chunk_tokens": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"switch": -1.0}, {"switch": np.inf}, {"switch": np.nan}, {"chunk_tokens": -1}, {"chunk_tokens": 2}]
+)
 def test_settings_that_mean_nothing(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^qllm: "):
         Qllm(**changes).rules(ENGINE)

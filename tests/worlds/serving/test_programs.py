@@ -101,8 +101,24 @@ def test_a_file_says_who_waits_for_whom(tmp_path: Path) -> None:
         ((PLAN, {**ACT, "colour": 1}), "line 2: .*colour"),
         ((PLAN, PLAN), "line 2: call plan of program p is there twice"),
         ((PLAN, {**ACT, "after": ["paln"]}), "line 2: call act waits for paln, which program p does not have"),
-        (({**PLAN, "after": ["act"], "arrival": None}, ACT), "wait for each other in a circle"),
-        ((PLAN, {**ACT, "after": ["act"]}), "in a circle"),
+        (
+            ({**PLAN, "after": ["act"], "arrival": None}, ACT),
+            r"programs.jsonl, line 1: calls of program p wait for each other in a circle: plan waits for act waits for plan$",
+        ),
+        ((PLAN, {**ACT, "after": ["act"]}), r"line 2: calls of program p .* in a circle: act waits for act$"),
+        (  # beside calls that can come, and followed by one that only waits for the circle
+            (
+                PLAN,
+                {**ACT, "id": "late", "after": ["b"]},
+                {**ACT, "id": "a", "after": ["plan", "b"]},
+                {**ACT, "id": "b", "after": ["a"]},
+            ),
+            r"line 4: calls of program p .* in a circle: b waits for a waits for b$",
+        ),
+        (
+            tuple({**ACT, "id": k, "after": [(k + 1) % 7]} for k in range(7)),
+            "0 waits for 1 waits for 2 waits for 3 waits for 4 waits for ...$",
+        ),
         (({**PLAN, "arrival": None},), "needs an arrival"),
         ((PLAN, {**ACT, "arrival": 3.0}), "leave out its arrival"),
         ((PLAN, {**ACT, "delay": -1}), "line 2: .*delay"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rota.worlds.serving.batching import Batcher
+from rota.worlds.serving.clashes import clash
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Case
 
@@ -15,7 +16,7 @@ def why_not(
 ) -> str | None:
     """None, or the first thing that stands in a policy's way."""
     reason = _no_adapters(case, replicas, roles) or _no_moves(replicas, roles) or _no_prices(case, replicas, roles)
-    reason = reason or _no_topics(case, roles)
+    reason = reason or _no_topics(case, roles) or _never_asked(case, policy, roles, replicas)
     if roles.stop is not None and case.workload.reasoning is None:
         return "it ends programs early, and the workload has none with answers: give workload: {reasoning: [{kind: samples, ...}]}"
     if reason is not None:
@@ -42,7 +43,8 @@ def why_not(
         reason = member.supports("serving")
         if reason is not None:
             return reason
-    return None
+    adapters = case.adapters is not None or any(group.adapters for group in case.fleet)
+    return clash(replicas, roles, adapters, case.power is not None)
 
 
 def _no_adapters(case: Case, replicas: Sequence[Replica], roles: Roles) -> str | None:
@@ -86,3 +88,18 @@ def _no_topics(case: Case, roles: Roles) -> str | None:
     if case.workload.has_programs:
         return "the calls of programs are not recalled: what follows them depends on the answer"
     return None if case.topics else "it recalls answers: give the section categories: {NAME: {topics: 1000}}"
+
+
+def _never_asked(case: Case, policy: Mapping[str, Any], roles: Roles, replicas: Sequence[Replica]) -> str | None:
+    """Why a role that a policy names would change nothing; None: it is asked. Defaults are not looked at."""
+    if roles.pool is not None and "route" in policy:
+        return "its pool says where requests go, and its route would never be asked: leave one of them out"
+    if "decode" not in policy:
+        return None
+    if roles.pool is not None:
+        if case.failures is not None or roles.scale is not None:
+            return None  # it chooses where the promised decoder is not up
+        return "its pool says where requests are decoded, and its decode would never be asked: leave one of them out"
+    if all(replica.role != "prefill" for replica in replicas):
+        return "its decode would never be asked: no replica of the fleet has the role prefill; leave decode out"
+    return None

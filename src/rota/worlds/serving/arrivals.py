@@ -9,6 +9,7 @@ import numpy as np
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError, nearest
 from rota.worlds.serving.model import FloatColumn, Workload
+from rota.worlds.serving.numbers import Spread
 
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -23,7 +24,7 @@ class Gamma(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Independent gamma gaps of mean 1 / rate; cv 1 is Poisson, above 1 comes in bursts, below 1 is more even."""
 
     rate: Above0  # requests a second
-    cv: Above0 = 1.0  # standard deviation of a gap / its mean
+    cv: Spread = 1.0  # standard deviation of a gap / its mean
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Variation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     / seconds) in both.
     """
 
-    cv: Above0  # standard deviation of the rate / its mean
+    cv: Spread  # standard deviation of the rate / its mean
     seconds: Above0  # correlation time
 
 

@@ -26,12 +26,14 @@ from rota.worlds.serving.speculative import resolve as resolve_speculative
 from rota.worlds.serving.timing import Timing
 from rota.worlds.serving.timing import features as f
 
+RESTART = 30.0  # seconds after the repair of a random failure, where the scenario does not say
+
 
 def build_replica(group: Group, batcher: Batcher, timing: Timing, folder: Path, where: str) -> Replica:
     """One engine of a group under a batcher, with its own count of extrapolations.
 
     Raises:
-        InputError: the batcher cannot do what the group's prefix cache needs; `where` names the policy.
+        InputError: the batcher's options do not suit the group, or it cannot do what the group's prefix cache needs; `where` names the policy.
     """
     model, gpu = catalogue.model(group.model), catalogue.gpu(group.gpu)
     blocks, context = kv_blocks(group, model, gpu), group.context or model.context
@@ -41,7 +43,11 @@ def build_replica(group: Group, batcher: Batcher, timing: Timing, folder: Path, 
     engine = Engine(
         blocks, group.block_tokens, group.max_running, group.max_batched_tokens, context, model.layers, timing
     )
-    rules, caching, swap = batcher.rules(engine), _caching(group), group.swap
+    try:
+        rules = batcher.rules(engine)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    caching, swap = _caching(group), group.swap
     if caching.tiers:
         _check_tiers(rules, where)
     drafts = group.speculative
@@ -109,14 +115,14 @@ def plan(case: Case, seed: int) -> Plan:
     if failures is None:
         return Plan(link, scaling=scaling)
     if failures.mean_between is not None:
-        times = failures.mean_between, failures.mean_repair, failures.restart
+        times = failures.mean_between, failures.mean_repair, RESTART if failures.restart is None else failures.restart
         return Plan(
             link, outages=[random_outages(seed, host, *times) for host in range(case.replicas)], scaling=scaling
         )
     lines: dict[int, list[Outage]] = {}
     for each in sorted(failures.outages, key=lambda each: each.start):
         factor = np.inf if each.slower is None else each.slower
-        lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, each.start + each.seconds, factor))
+        lines.setdefault(each.replica, []).append(Outage(each.replica, each.start, failures.end(each), factor))
     return Plan(link, outages=[iter(line) for line in lines.values()], scaling=scaling)
 
 

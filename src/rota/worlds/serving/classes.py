@@ -91,7 +91,7 @@ def apply_classes(work: Workload, classes: Classes, tenants: Tenants, seed: int)
         labels = replace(labels, weight=weights[work.tenant])
     if not classes and labels.slo_class is None:
         return replace(work, labels=labels) if tenants else work
-    index = _of_trace(labels.slo_class, classes, len(work))
+    index = _of_trace(labels.slo_class, classes, len(work), work.source)
     index = _of_tenants(index, work, classes, tenants)
     index = _drawn(index, classes, seed)
     return replace(
@@ -104,14 +104,14 @@ def apply_classes(work: Workload, classes: Classes, tenants: Tenants, seed: int)
     )
 
 
-def _of_trace(label: Label | None, classes: Classes, rows: int) -> IntColumn:
+def _of_trace(label: Label | None, classes: Classes, rows: int, source: str) -> IntColumn:
     """The classes that the trace names, by their number in the scenario."""
     if label is None:
         return np.full(rows, -1, np.int64)
     for name in label.names:
         if name not in classes:
             hint = nearest(name, classes) if classes else "; the scenario has no section classes"
-            raise InputError(f"classes: the trace names class '{name}', which is not defined{hint}")
+            raise InputError(f"classes: {source or 'the trace'} names class '{name}', which is not defined{hint}")
     place = np.array([*(list(classes).index(name) for name in label.names), -1], np.int64)
     return np.asarray(place[label.index])
 

@@ -15,6 +15,7 @@ from rota.kernel.errors import InputError, nearest
 from rota.worlds.serving.arrivals import Above0, Process, Variation
 from rota.worlds.serving.kinds import ADDED, KINDS, Kind, Quantiles
 from rota.worlds.serving.model import FloatColumn, IntColumn, PrefixBlocks, Workload, make_workload
+from rota.worlds.serving.numbers import Duration, Sigma, Spread
 
 REQUESTS_MAX = 200_000_000  # more do not fit in memory
 
@@ -27,8 +28,8 @@ class Sessions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """
 
     turns: Annotated[float, msgspec.Meta(ge=1)] = 1.49  # mean
-    gap_seconds: Above0 = 123.0  # median
-    gap_sigma: Annotated[float, msgspec.Meta(ge=0)] = 0.97  # of the logarithm
+    gap_seconds: Duration = 123.0  # median
+    gap_sigma: Sigma = 0.97  # of the logarithm
     system_tokens: Annotated[int, msgspec.Meta(ge=0)] = (
         0  # a system prompt before every first prompt, the same in all sessions of a group
     )
@@ -44,7 +45,7 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
     share: Above0 = 1.0  # of the requests, relative to the other parts
     tenant: str | None = None  # None: the kind's name
     priority: int = 0
-    cv: Above0 | None = None
+    cv: Spread | None = None
     variation: Variation | Literal["fitted", "none"] = "fitted"
     sessions: Sessions | None = None
 
@@ -59,7 +60,7 @@ class GeneratorSpec(msgspec.Struct, forbid_unknown_fields=True):
     profile: Literal["constant", "day"] = "constant"  # day: a cosine, highest at 14:00; a convention, not a fit
     day_seconds: Above0 = 86400.0  # length of the day, to compress it
     peak_to_trough: Annotated[float, msgspec.Meta(ge=1)] = 3.0
-    cv: Above0 | None = None  # of the gaps; given, it replaces the fitted variation of the rate
+    cv: Spread | None = None  # of the gaps; given, it replaces the fitted variation of the rate
     variation: Variation | Literal["fitted", "none"] = "fitted"
     sessions: Sessions | None = None
     tenant: str = ""

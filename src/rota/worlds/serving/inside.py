@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import stream_key
-from rota.worlds.serving.batching import ESTIMATES, BatchRules, FutureMemory, Parking, Reservation, Streams
+from rota.worlds.serving.batching import ESTIMATES, FutureMemory, Parking, Reservation, Streams
+from rota.worlds.serving.clashes import clash
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.speculative import Speculative
 
 if TYPE_CHECKING:
-    from rota.worlds.serving.replica import Replica
     from rota.worlds.serving.simulate import Simulation
 
 IntRow = npt.NDArray[np.int64]
@@ -24,12 +24,16 @@ def equip(run: "Simulation") -> None:
     """Give every host the numbers of its mechanisms; hosts without any get nothing, and nothing is compiled for them.
 
     Raises:
-        InputError: a batcher sets memory aside for predicted answers, and nothing predicts them.
+        InputError: a batcher sets memory aside for predicted answers, and nothing predicts them; mechanisms that do not go together (`clashes`).
     """
     if all(replica.rules.plain and replica.speculative is None for replica in run.replicas):
         run._own(at.A_INSIDE, np.zeros((1, 1), np.int64))
         run._own(at.A_INSIDE_FLOATS, np.zeros((1, 1)))
         return
+    power = run.plan is not None and run.plan.energy is not None
+    reason = clash(run.replicas, run.roles, run.workload.labels.adapter is not None, power)
+    if reason is not None:
+        raise InputError(reason)
     from rota.worlds.serving.kernels import inside
 
     ints = run._own(at.A_INSIDE, np.zeros((len(run.replicas), inside.INSIDE_INTS), np.int64))
@@ -44,15 +48,11 @@ def equip(run: "Simulation") -> None:
         if rules.layer_tokens:
             flags |= _layers(row, rules.layer_tokens, rules.layers)
         if rules.streams is not None:
-            if replica.role != "mixed" or run.roles.order.preemptive:
-                raise InputError("semi_pd: needs replicas of role mixed and an order that does not displace")
             flags |= _streams(rules.streams, row, floats[number])
         if replica.speculative is not None:
             flags |= _speculative(run, replica.speculative, row, floats[number])
         if rules.parking is not None:
-            _alone(run, replica)
             flags |= _parking(run, rules.parking, row, floats[number], rules.layers, kept)
-        _go_together(rules, replica)
         run.hosts[number, at.INSIDE] = flags
     run.kept = kept
 
@@ -74,20 +74,6 @@ def iteration_entries(run: "Simulation") -> tuple[int, int]:
         if replica.rules.streams is None and replica.rules.parking is None:
             run._arrays[at.A_INSIDE][number, [inside.HOST_BEGIN, inside.HOST_COMPLETE]] = plain
     return streams.any_begin_entry.address, streams.any_complete_entry.address
-
-
-def _go_together(rules: BatchRules, replica: "Replica") -> None:
-    """Raises InputError where two mechanisms both say how long an iteration takes."""
-    timed = {
-        "layered_prefill": rules.layer_tokens > 0,
-        "semi_pd": rules.streams is not None,
-        "qllm": rules.parking is not None,
-        "speculative": replica.speculative is not None,
-        "replicas that share experts": replica.gang > 1,
-    }
-    found = [name for name, on in timed.items() if on]
-    if len(found) > 1:
-        raise InputError(f"{found[0]} does not go with {found[1]}: leave one of them out")
 
 
 def _future(
@@ -170,24 +156,6 @@ def _speculative(run: "Simulation", rules: Speculative, row: IntRow, floats: npt
         rules.expected,
     )
     return inside.TIMED | inside.SPECULATIVE
-
-
-def _alone(run: "Simulation", replica: "Replica") -> None:
-    """Raises InputError where requests come and go beside an iteration that may be parked."""
-    roles = run.roles
-    others = {
-        "an order that displaces": roles.order.preemptive,
-        "replicas for prompts or decodes only": replica.role != "mixed",
-        "migration": roles.migrate is not None,
-        "pools": roles.pool is not None,
-        "swap": replica.swap_blocks > 0,
-        "adapters": run.workload.labels.adapter is not None,
-        "machines that replicas share": replica.seat is not None,
-        "power": run.plan is not None and run.plan.energy is not None,
-    }
-    for name, on in others.items():
-        if on:
-            raise InputError(f"qllm: does not go with {name}: leave one of them out")
 
 
 def _parking(

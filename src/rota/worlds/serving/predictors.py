@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError
 from rota.kernel.streams import normal, uniform
+from rota.worlds.serving.numbers import Sigma
 
 FloatColumn = npt.NDArray[np.float64]
 STREAM = "predictions"
@@ -54,7 +55,7 @@ class Oracle(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Noisy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The truth times exp(sigma x), x standard normal, rounded, at least 1: the median is right."""
 
-    sigma: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # of the logarithm
+    sigma: Sigma = 0.5  # of the logarithm
 
     @property
     def by(self) -> str:

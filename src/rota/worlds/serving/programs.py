@@ -18,11 +18,18 @@ import numpy as np
 
 from rota.kernel.errors import InputError
 from rota.kernel.reading.tables import read_bytes
-from rota.worlds.serving.model import FloatColumn, IntColumn, PrefixBlocks, Programs, Workload, make_workload
+from rota.worlds.serving.model import IntColumn, PrefixBlocks, Programs, Workload, make_workload
+from rota.worlds.serving.numbers import (
+    CALLS_MOST,
+    TOKENS_MOST,
+    Duration,
+    Rate,
+    Sigma,
+    Tokens,
+    check_drawn,
+)
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Above0 = Annotated[float, msgspec.Meta(gt=0)]
-Sigma = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Call(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,16 +57,16 @@ class ProgramSpec(msgspec.Struct, forbid_unknown_fields=True):
 
     kind: Literal["chain", "fan_out", "best_of"]
     count: Count  # programs
-    rate: Above0  # programs a second, Poisson
-    calls: Annotated[float, msgspec.Meta(ge=1)] = 6.0  # mean of a chain, geometric
+    rate: Rate  # programs a second, Poisson
+    calls: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 6.0  # mean of a chain, geometric
     width: Count = 4
-    prompt: Above0 = 1500.0  # median tokens of the first prompt
+    prompt: Tokens = 1500.0  # median tokens of the first prompt
     prompt_sigma: Sigma = 0.7
-    added: Above0 = 300.0  # median tokens that a tool or a person adds
+    added: Tokens = 300.0  # median tokens that a tool or a person adds
     added_sigma: Sigma = 0.8
-    output: Above0 = 150.0  # median tokens of an answer
+    output: Tokens = 150.0  # median tokens of an answer
     output_sigma: Sigma = 0.8
-    delay: Above0 = 2.0  # median seconds of a tool or of a person
+    delay: Duration = 2.0  # median seconds of a tool or of a person
     delay_sigma: Sigma = 1.0
     tools: Count = 1  # kinds of tools, all equally often
     tool_sigma: Sigma = 0.0  # of the logarithm of their own medians, around `delay`
@@ -110,13 +117,11 @@ def _assemble(path: Path, calls: list[Call], lines: list[int], block_tokens: int
                 raise InputError(
                     f"{path}, line {lines[row]}: call {call.id} waits for {parent}, which program {call.program} does not have"
                 )
+    _check_circles(path, [[place[str(call.program), str(each)] for each in call.after] for call in calls], calls, lines)
     names = list(dict.fromkeys(str(call.program) for call in calls))
     program = np.array([names.index(str(call.program)) for call in calls]) if len(names) < 64 else _index(calls, names)
     begins = np.full(len(names), np.inf)
     np.minimum.at(begins, program, np.array([np.inf if call.arrival is None else call.arrival for call in calls]))
-    for name, begin in zip(names, begins, strict=True):
-        if begin == np.inf:
-            raise InputError(f"{path}: the calls of program {name} wait for each other in a circle")
     arrival = np.array(
         [begins[p] if call.arrival is None else call.arrival for p, call in zip(program, calls, strict=True)]
     )
@@ -165,6 +170,38 @@ def _check_chains(path: Path, calls: list[Call], lines: list[int]) -> None:
             last = block
 
 
+def _check_circles(path: Path, parents: list[list[int]], calls: list[Call], lines: list[int]) -> None:
+    """Raises InputError where calls wait for each other: none of them would ever come."""
+    left = [len(each) for each in parents]
+    children: list[list[int]] = [[] for _ in calls]
+    for row, each in enumerate(parents):
+        for parent in each:
+            children[parent].append(row)
+    ready = [row for row, count in enumerate(left) if not count]
+    for row in ready:  # grows while it is gone through
+        for child in children[row]:
+            left[child] -= 1
+            if not left[child]:
+                ready.append(child)
+    stuck = next((row for row, count in enumerate(left) if count), None)
+    if stuck is None:
+        return
+    seen: list[int] = []
+    while stuck not in seen:  # back to whom it waits for, until somebody is met again
+        seen.append(stuck)
+        stuck = next(parent for parent in parents[stuck] if left[parent])
+    circle = [calls[row].id for row in seen[seen.index(stuck) :]]
+    raise InputError(
+        f"{path}, line {lines[stuck]}: calls of program {calls[stuck].program} wait for each other in a circle: {_chain(circle)}"
+    )
+
+
+def _chain(circle: list[str | int]) -> str:
+    """Who waits for whom, in words; of a long circle only its beginning."""
+    shown = [str(each) for each in circle[:5]]
+    return " waits for ".join([*shown, "..." if len(circle) > 5 else str(circle[0])])
+
+
 def _index(calls: list[Call], names: list[str]) -> IntColumn:
     number = {name: k for k, name in enumerate(names)}
     return np.array([number[str(call.program)] for call in calls])
@@ -210,9 +247,10 @@ def _draw_one(
     spec: ProgramSpec, program: int, begin: float, base: int, rng: np.random.Generator
 ) -> list[tuple[int, list[int], float, float, int, int]]:
     count = {"chain": int(rng.geometric(1 / spec.calls)), "fan_out": spec.width + 2, "best_of": spec.width}[spec.kind]
-    first = spec.system_tokens + int(_lognormal(spec.prompt, spec.prompt_sigma, 1, rng)[0])
-    output = _lognormal(spec.output, spec.output_sigma, count, rng).astype(int)
-    added = _lognormal(spec.added, spec.added_sigma, count, rng).astype(int)
+    if spec.kind == "chain":
+        check_drawn(np.array([float(count)]), CALLS_MOST, f"workload.programs: calls {spec.calls:g}")
+    first = spec.system_tokens + int(_draw(spec, "prompt", 1, rng)[0])
+    output, added = _draw(spec, "output", count, rng), _draw(spec, "added", count, rng)
     delay = np.exp(np.log(spec.delay) + spec.delay_sigma * rng.standard_normal(count))
     rows: list[tuple[int, list[int], float, float, int, int]] = []
     said = first
@@ -235,8 +273,12 @@ def _draw_one(
     return rows
 
 
-def _lognormal(median: float, sigma: float, count: int, rng: np.random.Generator) -> FloatColumn:
-    return np.maximum(1.0, np.rint(median * np.exp(sigma * rng.standard_normal(count))))
+def _draw(spec: ProgramSpec, name: str, count: int, rng: np.random.Generator) -> IntColumn:
+    """Lognormal tokens of so many calls, at least 1."""
+    median, sigma = getattr(spec, name), getattr(spec, f"{name}_sigma")
+    drawn = np.maximum(1.0, np.rint(median * np.exp(sigma * rng.standard_normal(count))))
+    check_drawn(drawn, TOKENS_MOST, f"workload.programs: {name} {median:g}, {name}_sigma {sigma:g}")
+    return np.asarray(drawn, np.int64)
 
 
 def _stream_blocks(program: IntColumn, prompt: IntColumn, output: IntColumn, spec: ProgramSpec) -> PrefixBlocks:

@@ -15,10 +15,18 @@ import numpy as np
 from rota.kernel.errors import InputError
 from rota.worlds.serving.answers import UNKNOWN, Answers, AnswerSpec, check_answers, draw_answers
 from rota.worlds.serving.model import IntColumn, PrefixBlocks, Programs, Workload, make_workload
+from rota.worlds.serving.numbers import (
+    CALLS_MOST,
+    TOKENS_MOST,
+    Calls,
+    Rate,
+    Sigma,
+    Spread,
+    Tokens,
+    check_drawn,
+)
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Above0 = Annotated[float, msgspec.Meta(gt=0)]
-Sigma = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class ReasoningSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -26,14 +34,14 @@ class ReasoningSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     kind: Literal["samples", "tree", "thoughts"]
     count: Count  # programs
-    rate: Above0  # programs a second
-    variation: Above0 = 1.0  # coefficient of variation of the gaps between them, gamma; 1: Poisson
-    rounds: Above0 = 8.0  # median
+    rate: Rate  # programs a second
+    variation: Spread = 1.0  # coefficient of variation of the gaps between them, gamma; 1: Poisson
+    rounds: Calls = 8.0  # median
     rounds_sigma: Sigma = 0.0
     width: Count = 1  # calls a round
-    prompt: Above0 = 200.0  # median tokens of the question
+    prompt: Tokens = 200.0  # median tokens of the question
     prompt_sigma: Sigma = 0.5
-    output: Above0 = 256.0  # median tokens of a call's answer
+    output: Tokens = 256.0  # median tokens of a call's answer
     output_sigma: Sigma = 0.5
     answers: AnswerSpec = AnswerSpec()
 
@@ -126,9 +134,9 @@ def _known(spec: ReasoningSpec, given: IntColumn) -> IntColumn:
 
 
 def _draw_calls(spec: ReasoningSpec, rng: np.random.Generator, block_tokens: int) -> list[_Call]:
-    question = _tokens(spec.prompt, spec.prompt_sigma, 1, rng)[0]
-    rounds = _tokens(spec.rounds, spec.rounds_sigma, 1, rng)[0]
-    output = np.array(_tokens(spec.output, spec.output_sigma, rounds * spec.width, rng)).reshape(rounds, spec.width)
+    question = _draw(spec, "prompt", 1, TOKENS_MOST, rng)[0]
+    rounds = _draw(spec, "rounds", 1, CALLS_MOST, rng)[0]
+    output = np.array(_draw(spec, "output", rounds * spec.width, TOKENS_MOST, rng)).reshape(rounds, spec.width)
     if spec.kind == "thoughts":
         return _thoughts(spec, question, output[:, 0].tolist(), block_tokens)
     onto = rng.integers(spec.width, size=(rounds, spec.width)) if spec.kind == "tree" else None
@@ -173,6 +181,8 @@ def _thoughts(spec: ReasoningSpec, question: int, chunks: list[int], size: int) 
     return calls
 
 
-def _tokens(median: float, sigma: float, count: int, rng: np.random.Generator) -> list[int]:
+def _draw(spec: ReasoningSpec, name: str, count: int, most: int, rng: np.random.Generator) -> list[int]:
+    median, sigma = getattr(spec, name), getattr(spec, f"{name}_sigma")
     drawn = np.maximum(1.0, np.rint(median * np.exp(sigma * rng.standard_normal(count))))
+    check_drawn(drawn, most, f"workload.reasoning: {spec.kind}: {name} {median:g}, {name}_sigma {sigma:g}")
     return [int(each) for each in drawn]

@@ -16,6 +16,7 @@ from rota.worlds.serving.asked_models import ModelSpec
 from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
+from rota.worlds.serving.numbers import Duration, Latency, Sigma, Uptime
 from rota.worlds.serving.power_model import GpuPower
 from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
@@ -60,7 +61,7 @@ class Swap(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     blocks: Positive  # KV blocks
     bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second, each way: PCIe 4.0 x16 in practice
     asynchronous: bool = False  # copies out do not hold up the next iteration
-    per_copy: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds for each copy, besides its bytes
+    per_copy: Latency = 0.0  # seconds for each copy, besides its bytes
     group_blocks: Positive = 1  # blocks that lie together and are one copy
     compress: Share = 1.0  # share of the bytes that is copied: 0.5 for 8-bit KV of a 16-bit model
     reuse: bool = False  # copies stay while a request runs again, and are not sent twice
@@ -71,7 +72,7 @@ class TierSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     blocks: Positive  # KV blocks
     bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second to the GPU: PCIe 4.0 x16 in practice
-    latency: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds before the first byte
+    latency: Latency = 0.0  # seconds before the first byte
     compress: Share = 1.0  # share of the bytes that is stored and copied: 0.5 for 8-bit KV of a 16-bit model
 
 
@@ -86,7 +87,7 @@ class IndexSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What the router knows of the prefix caches."""
 
     kind: Literal["true", "sent", "events"] = "true"
-    delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # seconds from an event at a replica to the router
+    delay: Latency = 0.0  # seconds from an event at a replica to the router
     blocks: Positive | None = None  # sent: what it remembers of each replica; None: as many as that has
 
 
@@ -126,7 +127,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Predicted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A prediction that is the truth times a lognormal factor: `Noisy` by its first name."""
 
-    error: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # sigma of the logarithm
+    error: Sigma = 0.5  # sigma of the logarithm
 
 
 class PredictedBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -186,7 +187,7 @@ class LinkSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The network between replicas, over which KV moves."""
 
     bandwidth: Annotated[float, msgspec.Meta(gt=0)] = 25e9  # bytes a second out of a replica, and into one: 200 Gb/s
-    latency: Annotated[float, msgspec.Meta(ge=0)] = 1e-4  # seconds
+    latency: Latency = 1e-4  # seconds
     overlap: Annotated[float, msgspec.Meta(ge=0, lt=1)] = (
         0.0  # share of a prompt's KV that goes layer by layer while it is computed
     )
@@ -208,10 +209,15 @@ class OutageSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class FailureSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Replicas go down: at stated times, or at random, the same times for every policy."""
 
-    mean_between: Seconds | None = None  # exponential time up of each replica; None: none at random
-    mean_repair: Seconds = 60.0  # exponential
-    restart: Annotated[float, msgspec.Meta(ge=0)] = 30.0  # seconds besides: the process starts and loads its weights
+    mean_between: Uptime | None = None  # exponential time up of each replica; None: none at random
+    mean_repair: Duration = 60.0  # exponential
+    restart: Latency | None = None  # seconds besides: the process starts and loads its weights; None: 30, of outages 0
     outages: tuple[OutageSection, ...] = ()
+
+    def end(self, outage: OutageSection) -> float:
+        """When a listed outage is over, seconds; one that is only slower needs no restart."""
+        restart = 0.0 if self.restart is None or outage.slower is not None else self.restart
+        return outage.start + outage.seconds + restart
 
 
 class ScalingSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -220,7 +226,7 @@ class ScalingSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     least: Positive = 1
     most: Positive | None = None
     first: Positive | None = None  # on at the beginning
-    start_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    start_seconds: Latency = 60.0
 
 
 class PowerSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -231,7 +237,7 @@ class PowerSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     clock: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = (
         1.0  # share of the highest clock, until the `power` role says otherwise
     )
-    telemetry: Seconds = 1.0  # between two readings
+    telemetry: Duration = 1.0  # between two readings
     other: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # watts of the server for each GPU, always
     idle: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # None: as fitted
     busy: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -403,7 +409,11 @@ def _check_outages(failures: FailureSection, replicas: int) -> None:
             raise InputError(
                 f"failures.outages[{number}]: replica {outage.replica} is still away from its outage before, until {ends[outage.replica]:g} s"
             )
-        ends[outage.replica] = outage.start + outage.seconds
+        ends[outage.replica] = failures.end(outage)
+    if failures.restart is not None and failures.outages and all(each.slower for each in failures.outages):
+        raise InputError(
+            "failures.restart: no outage takes a replica down, they only make it slower; leave restart out"
+        )
     if failures.mean_between is not None and failures.outages:
         raise InputError("failures: give either mean_between or outages, not both")
     if failures.mean_between is None and not failures.outages:

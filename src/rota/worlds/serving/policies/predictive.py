@@ -47,10 +47,11 @@ class Predictive(Scaler):
     reads = ("outstanding",)
 
     def __post_init__(self) -> None:
-        if not (self.rate > 0 and self.ahead >= 0 and self.every > 0 and self.backlog > 0):
+        finite = self.rate < inf and self.ahead < inf and self.every < inf and self.season < inf
+        if not (finite and self.rate > 0 and self.ahead >= 0 and self.every > 0 and self.backlog > 0):
             raise InputError(
-                f"predictive: needs rate > 0, ahead >= 0, every > 0 and backlog > 0; "
-                f"found {self.rate:g}, {self.ahead:g}, {self.every:g}, {self.backlog:g}"
+                f"predictive: needs rate > 0, ahead >= 0, every > 0 and backlog > 0, all but backlog finite; "
+                f"found {self.rate:g}, {self.ahead:g}, {self.every:g}, {self.backlog:g}, season {self.season:g}"
             )
         if not all(0 < weight <= 1 for weight in (self.level, self.trend, self.seasonal)):
             raise InputError(

@@ -14,6 +14,7 @@ waits, the last admitted first, and compute again later.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from rota.kernel.errors import InputError
@@ -38,9 +39,9 @@ class Qllm(Batcher):
     displaces: ClassVar[bool] = False
 
     def rules(self, engine: Engine) -> BatchRules:
-        if not self.switch >= 0.0 or self.chunk_tokens < 0:
+        if not 0.0 <= self.switch < inf or self.chunk_tokens < 0:
             raise InputError(
-                f"qllm: switch and chunk_tokens must be at least 0, found {self.switch:g} and {self.chunk_tokens}"
+                f"qllm: switch and chunk_tokens must be at least 0, and finite, found {self.switch:g} and {self.chunk_tokens}"
             )
         budget = self.chunk_tokens or engine.max_batched_tokens
         if budget < engine.max_running:

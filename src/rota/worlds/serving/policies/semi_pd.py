@@ -12,6 +12,7 @@ prompts when they came last; never by an order.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from rota.kernel.errors import InputError
@@ -48,14 +49,14 @@ class SemiPD(Batcher):
             raise InputError(
                 f"semi_pd: needs 0 < least <= share <= 1 - least, found least {self.least:g} and share {self.share:g}"
             )
-        if not (0.0 <= self.prompt_scale <= 1.0 and 0.0 <= self.decode_scale <= 1.0 and self.contention >= 0.0):
+        if not (0.0 <= self.prompt_scale <= 1.0 and 0.0 <= self.decode_scale <= 1.0 and 0.0 <= self.contention < inf):
             raise InputError(
-                "semi_pd: prompt_scale and decode_scale are shares of 0 to 1, contention is at least 0, found "
+                "semi_pd: prompt_scale and decode_scale are shares of 0 to 1, contention is at least 0 and finite, found "
                 f"{self.prompt_scale:g}, {self.decode_scale:g} and {self.contention:g}"
             )
-        if not (self.control_seconds >= 0.0 and self.ttft > 0.0 and self.tpot > 0.0):
+        if not (0.0 <= self.control_seconds < inf and self.ttft > 0.0 and self.tpot > 0.0):
             raise InputError(
-                "semi_pd: control_seconds is at least 0, ttft and tpot are above 0 seconds, found "
+                "semi_pd: control_seconds is at least 0 and finite, ttft and tpot are above 0 seconds, found "
                 f"{self.control_seconds:g}, {self.ttft:g} and {self.tpot:g}"
             )
         streams = Streams(

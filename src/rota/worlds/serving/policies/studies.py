@@ -83,4 +83,12 @@ STUDIES: dict[str, str] = {
     "fixed_rounds": "dynasor",
     "qllm": "qllm",
     "static": "qllm",
+    "token_jsq": "parity-splitwise",
+}
+
+# Rules of every world that only a study of another world shows.
+ELSEWHERE: dict[str, str] = {
+    "lcfs": "examples/queues/mg1.yaml",
+    "psjf": "examples/queues/mg1.yaml",
+    "las": "examples/queues/mg1.yaml",
 }
