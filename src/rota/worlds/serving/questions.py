@@ -42,7 +42,7 @@ class Question:
         self._whole_codes = np.array([whole[name] for name in self._whole], np.int64)
         self._other_codes = np.array([others[name] for name in self._others], np.int64)
         self._constant = {name: kept(HOST_VALUES[name](run)) for name in reads if name in CONSTANT}
-        self._choice = tuple(name for name in reads if name in CHOICE_COLUMNS and run.choice is not None)
+        self._choice = tuple(name for name in reads if name in CHOICE_COLUMNS)
         self._adapters = tuple(name for name in reads if name in ADAPTER_COLUMNS)
         names = policy.reads_job if isinstance(policy, Place | Pools) else ()
         codes = {name: code for name in names if name != "id" and (code := run.code(name)) is not None}
@@ -84,8 +84,8 @@ class Question:
             hosts.update(zip(self._others, others, strict=True))
         if self._constant:
             hosts.update(self._constant)
-        for name in self._choice:
-            hosts[name] = kept(run.choice.column(name, job or 0))  # type: ignore[union-attr]
+        if (choice := run.choice) is not None:
+            hosts.update((name, kept(choice.column(name, job or 0))) for name in self._choice)
         for name in self._adapters:
             hosts[name] = kept(run.adapters.column(name, job or 0) if run.adapters else np.zeros(count))
         for name in self.given:
