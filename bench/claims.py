@@ -1,7 +1,7 @@
 """What the benches of published claims share: windows of a trace, how many times better, and the table of a page."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,15 @@ from rota.study.statistics import t_interval
 from rota.worlds.serving.model import Workload, make_workload
 
 NOTHING = "&ndash;"  # there is nothing to compare
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is changed in the scenario; a recorded trace is one observation, or is cut into windows."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+    recorded: bool = False
 
 
 def window(work: Workload, number: int, count: int) -> Workload:

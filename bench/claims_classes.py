@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.claims_order import EXAMPLES, Load, Outcomes, _traces, times_better
+from bench.claims import Load
+from bench.claims_order import EXAMPLES, Outcomes, _traces, times_better
 from rota.kernel.world import RunResult
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval

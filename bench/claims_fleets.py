@@ -17,22 +17,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.claims import times_better, window
+from bench.claims import Load, times_better, window
 from rota.study.scenario import Scenario, read
 from rota.worlds.serving.model import Workload
 from rota.worlds.serving.policies.hexgen import tuned
 
 EXAMPLES = Path(__file__).parents[1] / "examples/serving"
 Metrics = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Load:
-    """What is changed in the scenario; a recorded trace is cut into windows."""
-
-    name: str
-    changes: tuple[str, ...] = ()
-    recorded: bool = False
 
 
 @dataclass(frozen=True)

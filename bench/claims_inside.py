@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.claims_order import EXAMPLES, Load, Outcomes, times_better
+from bench.claims import Load
+from bench.claims_order import EXAMPLES, Outcomes, times_better
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
 

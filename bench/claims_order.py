@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from bench.claims import Load
 from rota.kernel.streams import generator
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import block_bootstrap, block_length, t_interval
@@ -48,15 +49,6 @@ MEASURES: dict[str, tuple[str, bool, Callable[[Outcomes], Column]]] = {
     "modest": ("mean time to first token of the modest tenant", True, _modest_wait),
     "good": ("requests within their deadline", False, lambda rows: np.asarray(rows["good"], np.float64)),
 }
-
-
-@dataclass(frozen=True)
-class Load:
-    """What is changed in the scenario; recorded traces are one observation."""
-
-    name: str
-    changes: tuple[str, ...] = ()
-    recorded: bool = False
 
 
 @dataclass(frozen=True)

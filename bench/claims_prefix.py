@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.claims_order import Load, _both, _modest_wait, times_better
+from bench.claims import Load
+from bench.claims_order import _both, _modest_wait, times_better
 from rota.kernel.world import RunResult
 from rota.study.scenario import Scenario, parse, read
 from rota.study.statistics import t_interval

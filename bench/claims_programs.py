@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.claims import Load as Recorded
 from bench.claims_order import EXAMPLES, Outcomes, _both, outcomes, times_better
-from bench.claims_order import Load as Recorded
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
 from rota.worlds.serving.answers import RIGHT, UNKNOWN
