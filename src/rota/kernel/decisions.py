@@ -31,9 +31,11 @@ class Policy:
 
     Attributes:
         reads: Job columns that the policy may see. Ask the instance: a parameter may decide what it reads.
+        source: Where it was published, for lists; where it is empty they show the sentence of the module's text that is a reference.
     """
 
     reads: tuple[str, ...] = ()
+    source: ClassVar[str] = ""
 
     def bind(self, rng: np.random.Generator) -> None:
         """Receive the policy's own keyed generator, once, before a run."""

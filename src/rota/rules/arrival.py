@@ -17,6 +17,8 @@ from rota.kernel.tables import FloatColumn, Jobs
 class FirstCome(Order):
     """First come, first served."""
 
+    source = "Kingman, The effect of queue discipline on waiting time variance, 1962"
+
     asked = "arrival"
     reads = ("release",)
 
@@ -28,6 +30,8 @@ class FirstCome(Order):
 class LastCome(Order):
     """Last come, first served; a running job is left alone."""
 
+    source = "Kingman, The effect of queue discipline on waiting time variance, 1962"
+
     asked = "arrival"
     reads = ("release",)
 
@@ -38,6 +42,8 @@ class LastCome(Order):
 @dataclass
 class RandomOrder(Order):
     """A lot for each job, drawn once and keyed by its id: the order of the questions changes nobody's luck."""
+
+    source = "Kingman, The effect of queue discipline on waiting time variance, 1962"
 
     asked = "arrival"
     reads = ("id",)

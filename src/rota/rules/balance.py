@@ -14,6 +14,10 @@ from rota.kernel.decisions import Place
 class RoundRobin(Place):
     """Each host in turn: the one chosen least often so far, then by id. A host that joins late catches up."""
 
+    source = (
+        "Harchol-Balter, Crovella and Murta, On choosing a task assignment policy for a distributed server system, 1999"
+    )
+
     reads = ("decisions",)
     cost_column = "decisions"
 
@@ -22,6 +26,8 @@ class RoundRobin(Place):
 class LeastOutstanding(Place):
     """The fewest jobs queued and running."""
 
+    source = "Winston, Optimality of the shortest line discipline, 1977"
+
     reads = ("outstanding",)
     cost_column = "outstanding"
 
@@ -29,6 +35,8 @@ class LeastOutstanding(Place):
 @dataclass
 class LeastQueued(Place):
     """The fewest jobs queued; those in service are not counted, so an idle host and a busy one look alike."""
+
+    source = "Winston, Optimality of the shortest line discipline, 1977"
 
     reads = ("queued",)
     cost_column = "queued"
@@ -42,6 +50,10 @@ class LeastWork(Place):
         by: The host column that measures work: `work` (seconds, everywhere) or another one of the world, such as
             `outstanding_tokens` in serving.
     """
+
+    source = (
+        "Harchol-Balter, Crovella and Murta, On choosing a task assignment policy for a distributed server system, 1999"
+    )
 
     by: str = "work"
 

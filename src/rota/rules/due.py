@@ -19,6 +19,8 @@ LAST = float(np.finfo(np.float64).max)
 class PriorityFirst(Order):
     """The smallest `priority` first; within a class by release. A running job is left alone."""
 
+    source = "Cobham, Priority assignment in waiting line problems, Operations Research 1954"
+
     asked = "arrival"
     reads = ("priority",)
 
@@ -30,6 +32,8 @@ class PriorityFirst(Order):
 class EarliestDue(Order):
     """Earliest due date first; jobs without one come last, by release. A running job is left alone."""
 
+    source = "Jackson, Scheduling a production line to minimize maximum tardiness, 1955"
+
     asked = "arrival"
     reads = ("due",)
 
@@ -40,6 +44,8 @@ class EarliestDue(Order):
 @dataclass
 class LeastSlack(Order):
     """The least time to spare first: due date less what remains; jobs without a due date come last, by release. A running job is left alone."""
+
+    source = "Mok, Fundamental design problems of distributed systems for the hard-real-time environment, MIT 1983"
 
     reads = ("due", "remaining")
 

@@ -112,4 +112,6 @@ class TenantCounters(Order):
 class LeastServedTenant(TenantCounters):
     """The tenant with the least service over weight first; service is counted as it is given, in the world's unit."""
 
+    source = "Goyal, Vin and Cheng, SIGCOMM 1996; Sheng et al., Fairness in Serving Large Language Models, OSDI 2024"
+
     reads = ("id", "tenant")

@@ -19,6 +19,8 @@ from rota.kernel.tables import Hosts, IntColumn, Jobs
 class RandomPlace(Place):
     """Any host, all equally likely."""
 
+    source = "Mitzenmacher, The power of two choices in randomized load balancing, IEEE TPDS 2001"
+
     reads = ("id",)
     reads_job = ("id",)
     _seed: int = field(default=0, init=False, repr=False)
@@ -37,6 +39,8 @@ class PowerOfTwo(Place):
     Attributes:
         d: Hosts that are looked at; all of them where there are no more.
     """
+
+    source = "Mitzenmacher, The power of two choices in randomized load balancing, IEEE TPDS 2001"
 
     d: int = 2
     reads = ("id", "outstanding")

@@ -15,6 +15,8 @@ from rota.kernel.tables import FloatColumn, Jobs
 class ShortestFirst(Order):
     """Shortest job first; a running job is left alone."""
 
+    source = "Schrage, A proof of the optimality of the shortest remaining processing time discipline, Operations Research 1968"
+
     asked = "arrival"
     reads = ("size",)
 
@@ -25,6 +27,8 @@ class ShortestFirst(Order):
 @dataclass
 class ShortestRemaining(Order):
     """Shortest remaining processing time: a job that needs less than the running one displaces it."""
+
+    source = "Schrage, A proof of the optimality of the shortest remaining processing time discipline, Operations Research 1968"
 
     preemptive = True
     reads = ("remaining", "size")
@@ -42,5 +46,7 @@ class PreemptiveShortest(ShortestFirst):
 
     Schrage and Miller, The queue M/G/1 with the shortest remaining processing time discipline, 1966, compare the two.
     """
+
+    source = "Schrage, A proof of the optimality of the shortest remaining processing time discipline, Operations Research 1968"
 
     preemptive = True

@@ -25,6 +25,8 @@ class LoraAffinity(Place):
         kv: Weight of the KV cache's score.
     """
 
+    source = "Gateway API Inference Extension and llm-d, LoRA-affinity scorer"
+
     lora: float = 1.0
     queue: float = 1.0
     kv: float = 1.0
@@ -55,6 +57,8 @@ class AdapterFirst(Place):
     Attributes:
         worth: Requests.
     """
+
+    source = "Ours, simpler than Gateway API Inference Extension and llm-d, LoRA-affinity scorer"
 
     worth: float = 16.0
 

@@ -29,6 +29,10 @@ class Predictive(Scaler):
         every: Seconds of an interval, and between two questions.
     """
 
+    source = (
+        "Brown, Statistical Forecasting for Inventory Control, 1959; Holt 1957; Winters, Management Science 6, 1960"
+    )
+
     rate: float = 3.0
     ahead: float = 60.0
     method: Literal["ewma", "holt", "seasonal"] = "holt"

@@ -9,3 +9,5 @@ from rota.worlds.serving.policies.prefix_route import LongestMatch
 
 class PrefixAware(LongestMatch):
     """Most tokens sent there before."""
+
+    source = "vLLM production-stack router, its prefix-aware mode"

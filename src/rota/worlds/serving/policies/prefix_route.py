@@ -9,5 +9,7 @@ from rota.kernel.decisions import Place
 class LongestMatch(Place):
     """Most cached tokens."""
 
+    source = "vLLM production-stack router, its prefix-aware mode"
+
     reads = ("missing_tokens",)
     cost_column = "missing_tokens"

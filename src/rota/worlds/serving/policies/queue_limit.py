@@ -46,6 +46,8 @@ class LowestFirst(QueueLimit):
     What has gone to a replica is not taken back, so that this says more than a limit only where groups have `max_outstanding`.
     """
 
+    source = "Beyer et al., Site Reliability Engineering, chapter 21, O'Reilly 2016"
+
     reads_job = ("id", "priority", "release")
     whole_line = True
 

@@ -24,6 +24,8 @@ class Reactive(Scaler):
         every: Seconds between two questions.
     """
 
+    source = "None: requests counted, as any autoscaler can"
+
     per_replica: float = 32.0
     every: float = 10.0
 
@@ -49,6 +51,8 @@ class Utilisation(Scaler):
         down_seconds: Only the largest of the answers of so many seconds is followed downwards.
         every: Seconds between two questions.
     """
+
+    source = "Kubernetes, horizontal pod autoscaler"
 
     target: float = 0.6
     tolerance: float = 0.1
@@ -85,6 +89,8 @@ class FleetFreeness(Scaler):
         above: Freeness over which one is switched off.
         every: Seconds between two questions.
     """
+
+    source = "Sun et al., Llumnix: Dynamic Scheduling for Large Language Model Serving, OSDI 2024"
 
     below: float = 30.0
     above: float = 120.0

@@ -7,6 +7,8 @@ from rota.worlds.serving.pools import Assignment, Pools
 class Together(Pools):
     """One replica for prompt and answer: the one with the fewest outstanding requests, then the one with the fewest decisions."""
 
+    source = "None: the baseline of disaggregation"
+
     reads = ("up", "outstanding", "decisions", "id")
 
     def assign(self, jobs: Jobs, hosts: Hosts, now: float) -> Assignment | None:

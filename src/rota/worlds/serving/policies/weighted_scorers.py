@@ -27,6 +27,8 @@ class WeightedScorers(Place):
         scale: Matched tokens that are worth all of that.
     """
 
+    source = "llm-d router and Gateway API Inference Extension; weights of Red Hat OpenShift AI 3.4"
+
     prefix: float = 3.0
     queue: float = 2.0
     memory: float = 2.0
