@@ -10,7 +10,7 @@ from rota.kernel.errors import InputError
 
 if TYPE_CHECKING:
     from rota.route.loop import Row
-    from rota.route.replay import Shape
+    from rota.route.replay import Replay, Shape
 
 SHOWN = ("ttft_mean", "ttft_p90", "ttft_p99", "tpot_mean", "e2e_mean", "e2e_p90")
 
@@ -40,20 +40,7 @@ def run_loop(
     if scenario is not None:
         _write_scenario(scenario, replay.document, table)
     best = table[0]
-    document: dict[str, object] = {
-        "recording": str(recording),
-        "objective": objective,
-        "fits": {
-            name: {"coefficients": fit.coefficients, "p90_error": fit.p90_error, "off": replay.off[name]}
-            for name, fit in replay.fits.items()
-        },
-        "league": [
-            {"policy": row.policy, "recorded": row.recorded, "skipped": row.skipped, "metrics": row.metrics}
-            for row in table
-        ],
-        "measured": seen,
-        "replay_error": errors(recorded.metrics, seen),
-    }
+    document = _document(recording, objective, replay, table, seen)
     if not as_json:
         _print(table, objective, seen, recorded)
         for name, off in replay.off.items():
@@ -76,6 +63,29 @@ def run_loop(
                 _compare(best, after, seen, objective)
     if as_json:
         print(json.dumps(document))
+
+
+def _document(
+    recording: Path, objective: str, replay: "Replay", table: Sequence["Row"], seen: Mapping[str, float]
+) -> dict[str, object]:
+    """What is known before anything is applied, for programs to read."""
+    from rota.route.loop import errors
+
+    recorded = next(row for row in table if row.recorded)
+    return {
+        "recording": str(recording),
+        "objective": objective,
+        "fits": {
+            name: {"coefficients": fit.coefficients, "p90_error": fit.p90_error, "off": replay.off[name]}
+            for name, fit in replay.fits.items()
+        },
+        "league": [
+            {"policy": row.policy, "recorded": row.recorded, "skipped": row.skipped, "metrics": row.metrics}
+            for row in table
+        ],
+        "measured": seen,
+        "replay_error": errors(recorded.metrics, seen),
+    }
 
 
 def _of_router(socket: Path, under: str | None) -> tuple[Path, str | None]:
