@@ -1,7 +1,7 @@
 """A slow replica with adapters: who may begin is looked up request by request, and a load is an event of the fleet."""
 
 from tests.worlds.serving.slow import Block, Request, SlowReplica
-from tests.worlds.serving.slow_fleet import SlowFleet
+from tests.worlds.serving.slow_fleet import FLEET, SlowFleet
 
 
 class AdapterReplica(SlowReplica):
@@ -77,7 +77,7 @@ class AdapterReplica(SlowReplica):
 
 
 class AdapterFleet(SlowFleet):
-    """Loads end after everything else of their time, in the order in which they began."""
+    """Loads end after other ends and arrivals of their time, in the order in which they began."""
 
     def use(self, slots: int, load_seconds: float, names: list[int]) -> None:
         made = []
@@ -94,7 +94,7 @@ class AdapterFleet(SlowFleet):
             for _, r, _ in sorted(engine.loading, key=lambda each: each[1].number):
                 self.began.setdefault(r.number * 1000 + r.preemptions, len(self.began))
 
-    def next_event(self) -> tuple[float, int, int] | None:
+    def next_event(self) -> tuple[float, float, int] | None:
         first = super().next_event()
         waits = [
             (ready, self.began[r.number * 1000 + r.preemptions], engine, k)
@@ -105,7 +105,7 @@ class AdapterFleet(SlowFleet):
             return first
         ready, _, engine, k = min(waits, key=lambda each: each[:2])
         self.due = (engine, k)
-        return (ready, 4, 0) if first is None else min(first, (ready, 4, 0))
+        return (ready, FLEET, 0) if first is None else min(first, (ready, FLEET, 0))
 
     def act(self, number: int) -> None:
         engine, k = self.due

@@ -13,7 +13,7 @@ from rota.worlds.serving.links import Link
 from rota.worlds.serving.replica import Replica
 from rota.worlds.serving.timing.features import GANG_TOKENS, iteration
 from tests.worlds.serving.slow import Pool, Ranking, Request, SlowReplica
-from tests.worlds.serving.slow_fleet import Cost, no_cost
+from tests.worlds.serving.slow_fleet import FLEET, Cost, no_cost
 from tests.worlds.serving.slow_moves import SlowMoves, can_decode
 
 Pairs = Callable[[list[SlowReplica], float], Iterable[tuple[int, int]]]
@@ -87,11 +87,11 @@ class SlowEverything(SlowMoves):
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    def next_event(self) -> tuple[float, int, int] | None:
+    def next_event(self) -> tuple[float, float, int] | None:
         event = self.next_of_replicas()
         times = [self.sent + left / self.pace(source, target) for _, source, target, left, *_ in self.flying]
         others = [min(times, default=inf), min((time for time, *_ in self.due), default=inf)]
-        if min(others) == inf or (event is not None and event[0] <= min(others)):
+        if min(others) == inf or (event is not None and event[:2] < (min(others), FLEET)):
             return event
         if all(r.generated == r.output or r.number in self.rejected for r in self.all):
             return None
@@ -100,9 +100,9 @@ class SlowEverything(SlowMoves):
             endless.add("on")
         if event is None and not self.flying and not self.down and all(what in endless for _, _, what, _ in self.due):
             return None
-        return (min(others), 4, 0 if others[0] <= others[1] else 1)
+        return (min(others), FLEET, 0 if others[0] <= others[1] else 1)
 
-    def next_of_replicas(self) -> tuple[float, int, int] | None:
+    def next_of_replicas(self) -> tuple[float, float, int] | None:
         """As without gangs, but a replica of a gang begins when its gang may."""
         event = super(SlowMoves, self).next_event()
         gangs = [k for k, engine in enumerate(self.engines) if engine.replica.gang > 1]

@@ -10,6 +10,7 @@ from tests.worlds.serving.slow_parking import SlowParking
 from tests.worlds.serving.slow_streams import SlowStreams
 
 Cost = Callable[[SlowReplica, Request], float]
+FLEET = 1.5  # the kind of an event of the fleet: after ends (0) and arrivals (1), before the router (2) and new iterations (3)
 
 
 def no_cost(engine: SlowReplica, r: Request) -> float:
@@ -132,9 +133,11 @@ class SlowFleet:
                 r.arrival = now + self.think[r.number]
             self.coming.append(r)
 
-    def next_event(self) -> tuple[float, int, int] | None:
+    def next_event(self) -> tuple[float, float, int] | None:
         """Ends of iterations before arrivals before the router before new iterations; then the smaller number."""
-        events = [(engine.ends, 0, number) for number, engine in enumerate(self.engines) if engine.busy]
+        events: list[tuple[float, float, int]] = [
+            (engine.ends, 0, number) for number, engine in enumerate(self.engines) if engine.busy
+        ]
         if self.coming:
             position = min(range(len(self.coming)), key=lambda k: self.coming[k].tie)
             events.append((self.coming[position].arrival, 1, position))

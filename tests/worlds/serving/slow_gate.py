@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from tests.worlds.serving.slow import Request
-from tests.worlds.serving.slow_fleet import SlowFleet, possible
+from tests.worlds.serving.slow_fleet import FLEET, SlowFleet, possible
 
 Verdict = Callable[["GatedFleet", Request, float], float]  # 0: comes in, inf: shed, a time: again then
 
@@ -44,13 +44,13 @@ class GatedFleet(SlowFleet):
         self.shed.append(r.number)
         self.send(self.now)
 
-    def next_event(self) -> tuple[float, int, int] | None:
-        """Those that wait at the gate come after everything else of their time, first deferred first."""
+    def next_event(self) -> tuple[float, float, int] | None:
+        """Those that wait at the gate come after the ends and arrivals of their time, first deferred first."""
         first = super().next_event()
         if not self.waiting_at_gate:
             return first
         position = min(range(len(self.waiting_at_gate)), key=lambda k: (self.waiting_at_gate[k][0], k))
-        again = (self.waiting_at_gate[position][0], 4, position)
+        again = (self.waiting_at_gate[position][0], FLEET, position)
         return again if first is None else min(first, again)
 
     def act(self, number: int) -> None:

@@ -7,7 +7,7 @@ from rota.worlds.serving.fleet import Outage
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Ranking, Request, SlowReplica
-from tests.worlds.serving.slow_fleet import Cost, SlowFleet, holds_whole, no_cost, possible
+from tests.worlds.serving.slow_fleet import FLEET, Cost, SlowFleet, holds_whole, no_cost, possible
 
 
 class SlowMoves(SlowFleet):
@@ -46,11 +46,11 @@ class SlowMoves(SlowFleet):
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    def next_event(self) -> tuple[float, int, int] | None:
+    def next_event(self) -> tuple[float, float, int] | None:
         event = super().next_event()
         times = [self.sent + left / self.pace(source, target) for _, source, target, left, *_ in self.flying]
         others = [min(times, default=inf), min((time for time, *_ in self.due), default=inf)]
-        if min(others) == inf or (event is not None and event[0] <= min(others)):
+        if min(others) == inf or (event is not None and event[:2] < (min(others), FLEET)):
             return event
         nothing = (
             event is None
@@ -60,7 +60,7 @@ class SlowMoves(SlowFleet):
         )
         if nothing or (event is None and all(r.generated == r.output or r.number in self.rejected for r in self.all)):
             return None
-        return (min(others), 4, 0 if others[0] <= others[1] else 1)
+        return (min(others), FLEET, 0 if others[0] <= others[1] else 1)
 
     def pace(self, source: SlowReplica, target: SlowReplica) -> float:
         out = sum(each[1] is source for each in self.flying)

@@ -8,7 +8,7 @@ from rota.worlds.serving.caching import Index, block_cost
 from rota.worlds.serving.replica import Replica
 from tests.worlds.serving.slow import Block, Ranking, Request, SlowReplica
 from tests.worlds.serving.slow_cache import CachingPool
-from tests.worlds.serving.slow_fleet import Cost, SlowFleet
+from tests.worlds.serving.slow_fleet import FLEET, Cost, SlowFleet
 
 Name = tuple[object, ...]
 
@@ -257,7 +257,7 @@ class SlowCaches(SlowFleet):
         for engine, told in zip(self.engines, self.told, strict=True):
             engine.pool.tell = lambda name, stored, told=told, engine=engine: told.append((engine.now, name, stored))  # type: ignore[attr-defined]
 
-    def next_event(self) -> tuple[float, int, int] | None:
+    def next_event(self) -> tuple[float, float, int] | None:
         found = super().next_event()
         events = [found] if found is not None else []
         for number, engine in enumerate(self.engines):
@@ -310,9 +310,9 @@ class SlowPins(SlowCaches):
                     self.due.append((ends, len(self.due), engine, r))
             engine.ended = []
 
-    def next_event(self) -> tuple[float, int, int] | None:
+    def next_event(self) -> tuple[float, float, int] | None:
         found = super().next_event()
-        due = [(min(self.due)[0], 4, 0)] if self.due else []
+        due = [(min(self.due)[0], FLEET, 0)] if self.due else []
         return min([*due, *([found] if found is not None else [])], default=None)
 
     def act(self, number: int) -> None:

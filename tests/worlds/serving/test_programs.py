@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rota.kernel.decisions import Place
 from rota.kernel.errors import InputError
-from rota.kernel.tables import Jobs
+from rota.kernel.tables import FloatColumn, Hosts, Jobs
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import parse
 from rota.testing.conformance import ConformanceSuite, Subject
@@ -19,7 +20,7 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.model import Programs, make_workload
 from rota.worlds.serving.policies import SERVING_ORDERS
 from rota.worlds.serving.programs import ProgramSpec, draw_programs, read_programs
-from rota.worlds.serving.replica import Roles
+from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.simulate import Simulation
 from tests.worlds.serving.test_twin_fleet import replica
 
@@ -62,6 +63,27 @@ def test_a_call_comes_when_its_parents_are_done(drawn: list[Any], programs: int,
     for k in range(rows):
         expected = max(finish[parents[k]]) + delay[k] if parents[k] else 0.0
         assert arrival[k] == expected
+
+
+@pytest.mark.parametrize("more", [[replica()], [replica(), replica(slower=2.0)]])
+def test_calls_that_come_together_begin_together(more: list[Replica]) -> None:
+    """A call that ends lets three follow at once: an idle replica computes their prompts in one iteration, not the first alone."""
+    tree = Programs(np.zeros(4, np.int64), np.array([0, 0, 1, 2, 3]), np.zeros(3, np.int64), np.zeros(4))
+    work = make_workload(np.zeros(4), np.array([4, 2, 3, 2]), np.array([3, 2, 2, 2]), programs=tree)
+    run = Simulation(work, more, Roles(ORDERS["fcfs"](), Together(), ORDERS["fcfs"]()))
+    run.run()
+    end = run.seconds[at.FINISH, 0]
+    assert run.seconds[at.ARRIVAL, 1:].tolist() == run.seconds[at.SCHEDULED, 1:].tolist() == [end] * 3
+    assert len(set(run.seconds[at.FINISH, 1:].tolist())) == 1
+
+
+class Together(Place):
+    """All on the first replica."""
+
+    reads = ("id",)
+
+    def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
+        return np.asarray(hosts.id, np.float64)
 
 
 def write(folder: Path, *lines: Any) -> Path:

@@ -235,7 +235,7 @@ def test_calls_of_a_program_go_together_and_who_waits_too_long_goes_first() -> N
 def starts(order: str) -> list[int]:
     """Programs in the order in which their calls begin, one at a time: two that teach what the kinds are like, and later three at once.
 
-    Kind 0 has two rounds of two calls, kind 1 one call. What follows a round comes when the next call has just begun.
+    Kind 0 has two rounds of two calls, kind 1 one call. What follows a round comes before the next call begins.
     """
     outputs, kind = [20, 20, 20, 20, 30, 2, 2, 20, 20, 30, 30], np.array([0, 1, 0, 1, 1])
     program = np.array([0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4])
@@ -259,9 +259,9 @@ def starts(order: str) -> list[int]:
 def test_gang_order_differs_from_calls_and_from_shortest_calls() -> None:
     """A program of four calls is longer than one of a single call, though its first calls are short and those that follow shorter than that one."""
     assert starts("fcfs") == [0, 0, 1, 0, 0, 2, 2, 3, 4, 2, 2]  # what follows stands at the end of the line
-    assert starts("program_fcfs") == [0, 0, 1, 0, 0, 2, 2, 3, 2, 2, 4]
-    assert starts("sjf") == [0, 0, 1, 0, 0, 2, 2, 3, 2, 2, 4]
-    assert starts("dynasor") == [0, 0, 1, 0, 0, 3, 4, 2, 2, 2, 2]
+    assert starts("program_fcfs") == [0, 0, 0, 0, 1, 2, 2, 3, 2, 2, 4]
+    assert starts("sjf") == [0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4]
+    assert starts("dynasor") == [0, 0, 0, 0, 1, 3, 4, 2, 2, 2, 2]
 
 
 # -- scenarios --------------------------------------------------------------------------------------------------------

@@ -63,6 +63,16 @@ def test_prompts_here_and_answers_there(name: str, hosts: tuple[int, ...], rows:
 outages_of_hosts = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 30)), max_size=6)
 
 
+def test_prompts_that_land_together_are_decoded_together() -> None:
+    """Two equal prompts of one iteration, links of their own, no latency: both are in the first iteration of the host that decodes."""
+    fleet = [
+        replace(replica("vllm_v1"), role="prefill", kv_bytes=16.0),
+        replace(replica("vllm_v1"), role="decode", kv_bytes=16.0),
+    ]
+    run = compare(workload([(0, 2, 3, 0), (0, 2, 3, 0)]), fleet, Link(bandwidth=1024.0))
+    assert run.seconds[at.FINISH, 0] == run.seconds[at.FINISH, 1]
+
+
 def outages(drawn: list[tuple[int, int, int]], hosts: int) -> list[Outage]:
     """Times between those of everything else; a host is away once at a time."""
     found: list[Outage] = []

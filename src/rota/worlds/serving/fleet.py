@@ -1,7 +1,8 @@
 """What concerns more than one host: prompts handed to decoders, KV on its way, hosts that fail, slow down and come back.
 
 The simulation stops when something of this kind begins; here it is decided where things go and when they are done. Every consequence is an action at a
-time; actions at one time happen in the order in which they were made, after what the hosts do at that time.
+time; actions at one time happen in the order in which they were made, after iterations that end and requests that arrive then, and before anything is
+routed or begins: what comes at one instant is decided on together.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,8 +1,8 @@
 """How time passes in the fleet, and where it stops for a question.
 
-At equal times completions come before arrivals, arrivals before decisions; then the smaller number. Where no policy has to be
-asked and nothing couples the replicas between two arrivals, each replica is run on its own up to the next arrival: the same
-events in another order, with the same results.
+At equal times completions come before arrivals, arrivals before what the fleet does by itself, and that before decisions; then the
+smaller number. Where no policy has to be asked and nothing couples the replicas between two arrivals, each replica is run on its own
+up to the next arrival: the same events in another order, with the same results.
 """
 
 import numpy as np
@@ -538,7 +538,11 @@ def next_event(state):
 
 @compiler.njit
 def advance_together(vector, until):
-    """All events of the fleet in the order of time, one by one."""
+    """All events of the fleet in the order of time, one by one.
+
+    Decisions at `until` itself wait: who has something to do then does it first, so that all that comes at one instant is decided on together. One that
+    has been asked for is made.
+    """
     state = uncounted(vector)
     clock = carray(pointer(state[A_CLOCK]), (CLOCK_FLOATS,), np.float64)
     clocks = host_floats(state)
@@ -552,7 +556,7 @@ def advance_together(vector, until):
         time, kind, number = next_event(state)
         if kind < 0 or time == np.inf:
             return DONE
-        if time > until:
+        if time > until or (time == until and kind > 1 and not state[PLACED] and not state[ANSWERED]):
             return UNTIL
         clock[NOW_CLOCK] = time
         if kind == 0:
