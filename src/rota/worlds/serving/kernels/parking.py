@@ -13,7 +13,7 @@ from rota.worlds.serving.kernels.account import touch
 from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED
 from rota.worlds.serving.kernels.batch import begin, complete
 from rota.worlds.serving.kernels.decoders import context, drop, join
-from rota.worlds.serving.kernels.holding import blocks_for, held, is_fresh, preempt
+from rota.worlds.serving.kernels.holding import blocks_for, held, is_fresh, leave_prefills, preempt
 from rota.worlds.serving.kernels.inside import (
     ASKED,
     CUT,
@@ -108,13 +108,7 @@ def set_aside(state, r, j, begun):
         drop(state, r, j)
         job[BASE, j] = job[COMPUTED, j] = tokens
     else:
-        prefills = ints_at(state[A_PREFILLS], state[HOSTS], state[RUNNING_ROOM])[r]
-        kept = 0
-        for position in range(host[PREFILL_COUNT]):
-            if prefills[position] != j:
-                prefills[kept] = prefills[position]
-                kept += 1
-        host[PREFILL_COUNT] = kept
+        leave_prefills(state, r, j)
     job[STATE, j] = PAUSED
 
 
