@@ -66,6 +66,7 @@ def bursts(rate: float, *more: str) -> Load:
 PAPER = Load("(a) paper-like")
 POISSON = Load("(a) paper-like", ("workload.generate.variation=none", "workload.generate.rate=10"))
 GAMMA = Load("(c) bursts", ("workload.arrivals={gamma: {rate: 12, cv: 4}}",))
+JUMPS = "{cv: 2.12, seconds: 8.3}"  # as fitted to Azure's code
 MIXED = "fleet=[{model: llama-3-8b, gpu: a100-80g, count: 4}]"
 STUDIES = (
     Study("routes", ("ttft_mean", "ttft_p99", "e2e_mean"), (PAPER, *azure(7, 6), bursts(30))),
@@ -104,6 +105,12 @@ STUDIES = (
             PAPER,
             Load("(a) fan out", ("workload.programs.kind=fan_out", "workload.programs.rate=1.6")),
             Load("(a) best of 4", ("workload.programs.kind=best_of", "workload.programs.rate=2.4")),
+            Load("(c) bursts", ("workload.programs.cv=4",)),
+            Load(
+                "(c) fan out, bursts",
+                ("workload.programs.kind=fan_out", "workload.programs.rate=1.6", "workload.programs.cv=4"),
+            ),
+            Load("(c) a rate that jumps", (f"workload.programs.variation={JUMPS}",)),
         ),
     ),
     Study(

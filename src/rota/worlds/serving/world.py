@@ -244,7 +244,7 @@ class Serving:
         section = case.workload
         drawn = section.generate
         if section.programs is not None:
-            drawn = f"{section.programs.count} programs, {section.programs.kind}"
+            drawn = f"{section.programs.count} programs, {section.programs.kind}, {section.programs.words()}"
         elif section.reasoning is not None:
             drawn = ", ".join(f"{each.count} programs that reason in {each.kind}" for each in section.reasoning)
         source = f"trace {Path(str(section.trace)).name}" if section.trace else f"generated: {drawn}"
