@@ -1,6 +1,6 @@
 """Published claims on who comes in, which adapter, which model and which machine, each on loads like the paper's, recorded, and bursty.
 
-    python -m bench.claims_classes --data FOLDER [--pairs FILE] [--only admission] [--seeds 5]
+    python -m bench.claims_classes --data FOLDER [--pairs FILE] [--only admission] [--seeds 5] [--write docs/what-holds-up/classes.md]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023); FILE is RouteLLM's table of right answers of two models (lm-sys/RouteLLM, Apache-2.0; columns
 mixtral_8x7b_correct and gpt4_1106_correct), without which the choice among models is shown on drawn qualities only. Numbers and intervals are made as in
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.claims import Load
+from bench.claims import Load, Table, command, factor, line, once
 from bench.claims_order import EXAMPLES, Outcomes, _traces, times_better
 from rota.kernel.world import RunResult
 from rota.study.scenario import Scenario, read
@@ -65,7 +65,7 @@ E2E = Shown("mean end-to-end latency", _column("e2e"))
 
 @dataclass(frozen=True)
 class Study:
-    """A scenario of `examples/serving`, its loads, and what is shown of it."""
+    """A scenario of `examples/serving`, its loads, and what is shown of it; the row of the first policy is left out where it would be ones only."""
 
     file: str
     shown: tuple[Shown, ...]
@@ -201,7 +201,7 @@ def cell(shown: Shown, base: list[Outcomes], ours: list[Outcomes], recorded: boo
         mean, low, high = t_interval(np.array([float(np.nanmean(each)) for each in mine]))
     else:
         mean, low, high = times_better([shown.column(rows) for rows in base], mine, shown.smaller, recorded)
-    return f"{mean:.3g}" if np.isnan(low) or np.isnan(high) else f"{mean:.3g} ({low:.3g} - {high:.3g})"
+    return f"{mean:.3g}" if np.isnan(low) or np.isnan(high) else factor(mean, low, high, ".3g")
 
 
 def lines(study: Study, data: Path, pairs: Path | None, seeds: int) -> Iterator[str]:
@@ -214,19 +214,22 @@ def lines(study: Study, data: Path, pairs: Path | None, seeds: int) -> Iterator[
         }
         base = next(iter(runs))
         for name, found in runs.items():
+            if name == base and not any(each.value for each in study.shown):
+                continue
             cells = [
                 "1" if name == base and not each.value else cell(each, runs[base], found, load.recorded)
                 for each in study.shown
             ]
-            yield f"| {load.name} | {name} | " + " | ".join(cells) + " |"
-    if study.file == "shared-nodes":
-        yield from capacities(seeds)
+            yield line(load.name, name, *cells)
 
 
 # -- what machines that models share can take ----------------------------------------------------------------------
 
 RATES = np.arange(8.0, 60.0, 1.0)
 WITHIN = 0.9  # share of requests that keep their limits
+
+
+POPULARITY = ((1, 1, 1), (6, 3, 1))  # of the three models
 
 
 def capacities(seeds: int) -> Iterator[str]:
@@ -236,17 +239,20 @@ def capacities(seeds: int) -> Iterator[str]:
     apart = ", ".join(group.format(name, 1, "") for name in names)
     shared = ", ".join(group.format(name, 3, ", node: small") for name in names)
     one = "nodes={small: {count: 3, resident: %d, bandwidth: 10e9, latency: 1.0, patience: 10.0, sharing: %s}}"
-    for shares in ("{llama-3-8b: 1, llama-3.1-8b: 1, qwen3-8b: 1}", "{llama-3-8b: 6, llama-3.1-8b: 3, qwen3-8b: 1}"):
-        common = (f"models.shares={shares}",)
-        base = _capacity((*common, "nodes={}", f"fleet=[{apart}]"), seeds)
-        for title, loaded in (
-            ("one loaded at a time", (1, "even")),
-            ("all loaded", (3, "even")),
-            ("all loaded, by headroom", (3, "headroom")),
-        ):
-            ours = _capacity((*common, one % loaded, f"fleet=[{shared}]"), seeds)
-            mean, low, high = t_interval(ours / base)
-            yield f"capacity, {shares}: {title}: {mean:.2f} ({low:.2f} - {high:.2f}) times one machine a model ({base.mean():.1f} requests/s)"
+    shares = [
+        "models.shares={" + ", ".join(f"{name}: {part}" for name, part in zip(names, parts, strict=True)) + "}"
+        for parts in POPULARITY
+    ]
+    base = [_capacity((each, "nodes={}", f"fleet=[{apart}]"), seeds) for each in shares]
+    yield line("one model each", *(f"1 ({each.mean():.1f} requests/s)" for each in base))
+    for title, loaded in (
+        ("one loaded at a time", (1, "even")),
+        ("all loaded", (3, "even")),
+        ("all loaded, by headroom", (3, "headroom")),
+    ):
+        ours = [_capacity((each, one % loaded, f"fleet=[{shared}]"), seeds) for each in shares]
+        cells = [factor(*t_interval(mine / theirs)) for mine, theirs in zip(ours, base, strict=True)]
+        yield line(title, *cells)
 
 
 def _capacity(changes: tuple[str, ...], seeds: int) -> Column:
@@ -266,21 +272,13 @@ def _capacity(changes: tuple[str, ...], seeds: int) -> Column:
     return np.array(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pairs", type=Path)
-    names = [study.file for study in STUDIES]
-    parser.add_argument("--only", nargs="*", default=names, choices=names)
-    parser.add_argument("--seeds", type=int, default=5)
-    given = parser.parse_args()
+def tables(given: argparse.Namespace) -> Iterator[Table]:
     for study in STUDIES:
-        if study.file in given.only:
-            titles = " | ".join(each.title for each in study.shown)
-            print(f"\n{study.file}\n\n| load | policy | {titles} |\n|---|---|" + "---|" * len(study.shown), flush=True)
-            for line in lines(study, given.data, given.pairs, given.seeds):
-                print(line, flush=True)
+        titles = ("load", "policy", *(each.title for each in study.shown))
+        yield Table(study.file, titles, once(lines(study, given.data, given.pairs, given.seeds)))
+    parts = [f"popularity {' : '.join(map(str, each))}" for each in POPULARITY]
+    yield Table("shared-nodes capacity", ("three machines", *parts), capacities(given.seeds))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, [study.file for study in STUDIES], tables, "pairs")

@@ -1,6 +1,6 @@
 """What happens inside one replica, each claim on three loads: like the paper's, recorded, and bursty. The same columns as bench/claims_order.py.
 
-    python -m bench.claims_inside --data FOLDER [--only s3] [--seeds 5] [--loads FILE]
+    python -m bench.claims_inside --data FOLDER [--only s3] [--seeds 10] [--loads FILE] [--write docs/what-holds-up/inside.md]
 
 FOLDER holds `azure2023`. A number is how many times better than the baseline (the first policy) a policy is, with its 95 % interval: on generated
 loads over the seeds, paired; on a recorded trace a block bootstrap over its requests, and for a rate of the whole run no interval, because one run is
@@ -17,52 +17,59 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.claims import Load
+from bench.claims import Load, Table, command, factor, line, once
 from bench.claims_order import EXAMPLES, Outcomes, times_better
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
 
 Column = npt.NDArray[np.float64]
 MEASURES: dict[str, tuple[str, bool]] = {  # of a request: title, whether smaller is better
-    "ttft": ("mean time to first token", True),
-    "tpot": ("mean time between tokens", True),
-    "e2e": ("mean end-to-end latency", True),
-    "good": ("requests within their limits", False),
+    "ttft": ("time to first token", True),
+    "tpot": ("time between tokens", True),
+    "e2e": ("end-to-end latency", True),
+    "good": ("within limits", False),
 }
 RATES = {"throughput": ("tokens a second", "throughput_tokens")}  # of a run
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A scenario, its loads, what is measured; `variants` are scenarios to compare instead of policies, the first one the baseline."""
+    """A scenario, its loads, what is measured.
+
+    Attributes:
+        variants: Scenarios to compare instead of policies, the first one the baseline.
+        displaced: Whether displaced requests are told, under the baseline and under the policy.
+    """
 
     file: str
     measures: tuple[str, ...]
     loads: Callable[[Path], list[Load]]
     variants: tuple[tuple[str, str], ...] = ()
+    displaced: bool = False
 
 
 def azure(data: Path, conv: float, code: float, *more: str) -> list[Load]:
     """The Azure traces at so many times their rates."""
     found = []
-    for name, factor in (("conv", conv), ("code", code)):
+    for name, title, times in (("conv", "conversations", conv), ("code", "code", code)):
         trace = data / "azure2023" / f"AzureLLMInferenceTrace_{name}.csv.gz"
-        change = f"workload={{trace: {trace}, arrivals: {{scale: {factor:g}}}}}"
-        found.append(Load(f"Azure {name} x {factor:g}", (change, *more), recorded=True))
+        change = f"workload={{trace: {trace}, arrivals: {{scale: {times:g}}}}}"
+        label = f"(b) {title} x {times:g}" if times != 1 else f"(b) {title}"
+        found.append(Load(label, (change, *more), recorded=True))
     return found
 
 
 def bursts(rate: float, *more: str) -> Load:
-    return Load("bursts", ("workload.generate.variation=fitted", f"workload.generate.rate={rate:g}", *more))
+    return Load("(c) bursts", ("workload.generate.variation=fitted", f"workload.generate.rate={rate:g}", *more))
 
 
 def like_the_paper(*more: str) -> Load:
-    return Load("paper-like", more)
+    return Load("(a)", more)
 
 
 def _past_future(data: Path) -> list[Load]:
-    harder = Load("paper-like, twice the load", ("workload.generate.rate=24",))
-    tiny = Load("paper-like, half the cache", ("fleet.0.kv_blocks=1250", "workload.generate.rate=7"))
+    harder = Load("(a) twice the load", ("workload.generate.rate=24",))
+    tiny = Load("(a) half the cache", ("fleet.0.kv_blocks=1250", "workload.generate.rate=7"))
     conv, code = azure(data, 1.2, 1.0)
     small = [
         replace(conv, changes=(*conv.changes, "fleet.0.kv_blocks=6000")),
@@ -77,16 +84,16 @@ def _s3(data: Path) -> list[Load]:
         ("right in half", "{bucket: {k: 10, accuracy: 0.5}}"),
     ]
     found = [like_the_paper("information.output_tokens=oracle")]
-    found += [Load(f"paper-like, classes {name}", (f"information.output_tokens={each}",)) for name, each in told]
+    found += [Load(f"(a) classes {name}", (f"information.output_tokens={each}",)) for name, each in told]
     oracle = "information.output_tokens=oracle"
     short = Load("answers of code", ("workload.generate.kind=code", "workload.generate.rate=100", oracle))
-    small = Load("paper-like, a third of the cache", ("fleet.0.kv_blocks=1700", "workload.generate.rate=30", oracle))
+    small = Load("(a) a third of the cache", ("fleet.0.kv_blocks=1700", "workload.generate.rate=30", oracle))
     return [*found, small, short, *azure(data, 4.0, 6.0, oracle), bursts(40, oracle)]
 
 
 def _layers(data: Path) -> list[Load]:
-    dense = Load("paper-like, dense model", ("fleet.0.model=qwen3-32b", "workload.generate.rate=2"))
-    heavy = Load("paper-like, near saturation", ("workload.generate.rate=10",))
+    dense = Load("(a) dense model", ("fleet.0.model=qwen3-32b", "workload.generate.rate=2"))
+    heavy = Load("(a) near saturation", ("workload.generate.rate=10",))
     return [like_the_paper(), heavy, dense, *azure(data, 1.5, 1.5), bursts(3)]
 
 
@@ -95,7 +102,7 @@ def _streams(data: Path) -> list[Load]:
 
 
 def _nano(data: Path) -> list[Load]:
-    small = Load("paper-like, Llama-3-8B on one GPU", ("fleet.0.model=llama-3-8b", "fleet.0.tp=1"))
+    small = Load("(a) Llama-3-8B on one GPU", ("fleet.0.model=llama-3-8b", "fleet.0.tp=1"))
     long = Load("long prompts", ("workload.generate.kind=summarise",))
     return [like_the_paper(), small, long, *azure(data, 1000.0, 1000.0), bursts(500)]
 
@@ -118,8 +125,8 @@ def _experts(data: Path) -> list[Load]:
 def claims(loads: Path | None) -> tuple[Claim, ...]:
     draft = "fleet.0.speculative={tokens: 4, acceptance: %s, draft: %s%s}"
     found = (
-        Claim("past-future", ("good", "ttft", "e2e"), _past_future),
-        Claim("s3", ("throughput", "e2e"), _s3),
+        Claim("past-future", ("good", "ttft", "e2e"), _past_future, displaced=True),
+        Claim("s3", ("throughput", "e2e"), _s3, displaced=True),
         Claim("layered-prefill", ("ttft", "tpot", "e2e"), _layers),
         Claim("semi-pd", ("good", "ttft", "tpot", "e2e"), _streams),
         Claim(
@@ -179,12 +186,10 @@ def cell(measure: str, base: Runs, ours: Runs, recorded: bool) -> str:
         ratios = [np.log(one[key] / other[key]) for one, other in zip(ours.metrics, base.metrics, strict=True)]
         if recorded:
             return f"{np.exp(ratios[0]):.2f}"
-        mean, low, high = np.exp(t_interval(np.array(ratios)))
-        return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+        return factor(*np.exp(t_interval(np.array(ratios))))
     smaller = MEASURES[measure][1]
     pair = [[np.asarray(rows[measure], np.float64) for rows in each.outcomes] for each in (base, ours)]
-    mean, low, high = times_better(pair[0], pair[1], smaller, recorded)
-    return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+    return factor(*times_better(pair[0], pair[1], smaller, recorded))
 
 
 def lines(claim: Claim, data: Path, seeds: int) -> Iterator[str]:
@@ -202,29 +207,20 @@ def lines(claim: Claim, data: Path, seeds: int) -> Iterator[str]:
         base, *others = found
         for name in others:
             cells = [cell(measure, found[base], found[name], load.recorded) for measure in claim.measures]
-            displaced = [int(np.mean([each["preemptions"] for each in found[which].metrics])) for which in (base, name)]
-            yield f"| {load.name} | {name} | " + " | ".join(cells) + f" | {displaced[0]:,}, {displaced[1]:,} |"
+            if claim.displaced:
+                counts = [
+                    int(np.mean([each["preemptions"] for each in found[which].metrics])) for which in (base, name)
+                ]
+                cells.append(f"{counts[0]:,}, {counts[1]:,}")
+            yield line(load.name, name, *cells)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", nargs="*")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--loads", type=Path)
-    given = parser.parse_args()
-    for claim in claims(given.loads and given.loads.absolute()):
-        if given.only and claim.file not in given.only:
-            continue
+def tables(given: argparse.Namespace) -> Iterator[Table]:
+    for claim in claims(given.loads):
         titles = [(RATES.get(measure) or MEASURES[measure])[0] for measure in claim.measures]
-        print(
-            f"\n{claim.file}\n\n| load | policy | " + " | ".join(titles) + " | displaced, before and after |",
-            flush=True,
-        )
-        print("|---|---|" + "---|" * (len(titles) + 1))
-        for line in lines(claim, given.data, given.seeds):
-            print(line, flush=True)
+        told = ("displaced",) if claim.displaced else ()
+        yield Table(claim.file, ("load", "policy", *titles, *told), once(lines(claim, given.data, given.seeds)))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, [claim.file for claim in claims(Path())], tables, "loads")

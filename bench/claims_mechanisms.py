@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.claims import put, times_better, window
+from bench.claims import Table, command, times_better, window
 from rota.study.scenario import Scenario, read
 from rota.worlds.serving.arrivals import Scale, apply_arrivals
 from rota.worlds.serving.model import Workload
@@ -66,6 +66,7 @@ def bursts(rate: float, *more: str) -> Load:
 PAPER = Load("(a) paper-like")
 POISSON = Load("(a) paper-like", ("workload.generate.variation=none", "workload.generate.rate=10"))
 GAMMA = Load("(c) bursts", ("workload.arrivals={gamma: {rate: 12, cv: 4}}",))
+JUMPS = "{cv: 2.12, seconds: 8.3}"  # as fitted to Azure's code
 MIXED = "fleet=[{model: llama-3-8b, gpu: a100-80g, count: 4}]"
 STUDIES = (
     Study("routes", ("ttft_mean", "ttft_p99", "e2e_mean"), (PAPER, *azure(7, 6), bursts(30))),
@@ -104,6 +105,12 @@ STUDIES = (
             PAPER,
             Load("(a) fan out", ("workload.programs.kind=fan_out", "workload.programs.rate=1.6")),
             Load("(a) best of 4", ("workload.programs.kind=best_of", "workload.programs.rate=2.4")),
+            Load("(c) bursts", ("workload.programs.cv=4",)),
+            Load(
+                "(c) fan out, bursts",
+                ("workload.programs.kind=fan_out", "workload.programs.rate=1.6", "workload.programs.cv=4"),
+            ),
+            Load("(c) a rate that jumps", (f"workload.programs.variation={JUMPS}",)),
         ),
     ),
     Study(
@@ -228,30 +235,13 @@ def capacities(data: Path, seeds: int, limit: float) -> Iterator[str]:
             yield f"| | {label} | {times_better(first, rates, smaller=False)} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    names = [*(study.file for study in STUDIES), "batching"]
-    parser.add_argument("--only", nargs="*", default=names, choices=names)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--write", type=Path, help="a page whose tables are replaced, each when it is whole")
-    given = parser.parse_args()
-    tables = {study.file: ("policy", study.measures, lines(study, given.data, given.seeds)) for study in STUDIES}
+def tables(given: argparse.Namespace) -> Iterator[Table]:
+    for study in STUDIES:
+        yield Table(study.file, ("load", "policy", *study.measures), lines(study, given.data, given.seeds))
     for limit in (0.05, 0.2):
-        rows = capacities(given.data, given.seeds, limit)
-        tables[f"batching {limit:g}"] = ("batcher", ("capacity, requests/s",), rows)
-    for name, (what, measures, rows) in tables.items():
-        if name.split()[0] not in given.only:
-            continue
-        print(f"\n{name}\n\n| load | {what} | " + " | ".join(measures) + " |", flush=True)
-        print("|---|---|" + "---|" * len(measures))
-        shown = []
-        for line in rows:
-            print(line, flush=True)
-            shown.append(line)
-        if given.write is not None:
-            put(given.write, name, shown)
+        titles = ("load", "batcher", "capacity, requests/s")
+        yield Table(f"batching {limit:g}", titles, capacities(given.data, given.seeds, limit))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, [*(study.file for study in STUDIES), "batching"], tables)

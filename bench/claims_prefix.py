@@ -1,6 +1,6 @@
 """Prefix caches and what is built on them: claims on three loads, what a late router loses, what eviction and tiers are worth, and speed.
 
-    python -m bench.claims_prefix --data FOLDER [--only routing] [--seeds 5]
+    python -m bench.claims_prefix --data FOLDER [--only routing] [--seeds 5] [--write docs/what-holds-up/prefix.md docs/worlds/serving-prefix.md]
 
 FOLDER holds `azure2023` and `mooncake`. A number is how many times better than the baseline a policy is: on generated loads the geometric mean over seeds
 with a t interval of its logarithm, paired by seed; on a recorded trace a circular block bootstrap over its requests (see `what_holds_up`).
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.claims import Load
+from bench.claims import Load, Table, command, factor, line, percent
 from bench.claims_order import _both, _modest_wait, times_better
 from rota.kernel.world import RunResult
 from rota.study.scenario import Scenario, parse, read
@@ -36,6 +36,8 @@ class Study:
     Attributes:
         measures: Metrics, smaller is better; `modest` is the wait of the smaller tenant.
         fleets: Changes of the scenario by name; the first is the baseline. Empty: the policies are compared, the first is the baseline.
+        twice: So many of the first loads have twice as many seeds.
+        found: Whether the tokens found in the cache are told.
     """
 
     file: str
@@ -43,6 +45,8 @@ class Study:
     loads: Callable[[Path, Path], list[Load]]
     fleets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     policy: str = ""
+    twice: int = 0
+    found: bool = True
 
 
 def _routing(data: Path, made: Path) -> list[Load]:
@@ -62,7 +66,12 @@ def _agents(data: Path, made: Path) -> list[Load]:
     slow = ("workload.programs.delay=15",)
     crowd = ("workload.programs.rate=0.16",)
     roomy = ("fleet.0.kv_blocks=14000",)
-    return [Load("paper-like"), Load("slow tools", slow), Load("more agents", crowd), Load("a cache for all", roomy)]
+    bursts = ("workload.programs.cv=4",)
+    jumps = ("workload.programs.variation={cv: 2.12, seconds: 8.3}",)  # as fitted to Azure's code
+    return [
+        *(Load("paper-like"), Load("slow tools", slow), Load("more agents", crowd), Load("a cache for all", roomy)),
+        *(Load("bursts", bursts), Load("a rate that jumps", jumps)),
+    ]
 
 
 def _offline(data: Path, made: Path) -> list[Load]:
@@ -82,7 +91,7 @@ _SWAP = "blocks: 30000, per_copy: 3.2e-4"
 STUDIES = {
     "routing": Study("prefix-routing", ("ttft_mean", "ttft_p99", "e2e_mean"), _routing),
     "dlpm": Study("dlpm", ("modest", "makespan", "e2e_mean"), _tenants),
-    "continuum": Study("continuum", ("program_e2e_mean", "program_e2e_p99", "e2e_mean"), _agents),
+    "continuum": Study("continuum", ("program_e2e_mean", "program_e2e_p99", "e2e_mean"), _agents, twice=2),
     "batchllm": Study("batchllm", ("makespan", "e2e_mean"), _offline),
     "fastswitch": Study(
         "fastswitch",
@@ -98,6 +107,7 @@ STUDIES = {
             ),
         },
         "changing priorities",
+        found=False,
     ),
 }
 PER_JOB = {"ttft_mean": "ttft", "e2e_mean": "e2e"}
@@ -111,16 +121,15 @@ def better(base: Sequence[RunResult], ours: Sequence[RunResult], measure: str, r
     """How many times better, with its interval where there is one."""
     if not recorded:
         ratios = [np.log(value(one, measure) / value(other, measure)) for one, other in zip(base, ours, strict=True)]
-        mean, low, high = np.exp(t_interval(np.array(ratios)))
-        return f"{mean:.2f} ({low:.2f} - {high:.2f})"
+        return factor(*np.exp(t_interval(np.array(ratios))))
     if measure in PER_JOB or measure == "modest":
         columns = [
             _modest_wait(each.outcomes) if measure == "modest" else np.asarray(each.outcomes[PER_JOB[measure]])
             for each in (base[0], ours[0])
         ]
-        mean, low, high = times_better([columns[0]], [columns[1]], True, True)
-        return f"{mean:.2f} ({low:.2f} - {high:.2f})"
-    return f"{value(base[0], measure) / value(ours[0], measure):.2f}"
+        return factor(*times_better([columns[0]], [columns[1]], True, True))
+    ratio = value(base[0], measure) / value(ours[0], measure)
+    return factor(ratio, ratio, ratio).split()[0]
 
 
 def runs(scenario: Scenario, policy: Mapping[str, Any], seeds: int) -> list[RunResult]:
@@ -129,9 +138,9 @@ def runs(scenario: Scenario, policy: Mapping[str, Any], seeds: int) -> list[RunR
 
 
 def lines(study: Study, data: Path, made: Path, seeds: int) -> Iterator[str]:
-    """The rows of a study's table; the baseline's row has what it measures, in seconds, and everyone's has the tokens found in the cache."""
-    for load in study.loads(data, made):
-        count = 1 if load.recorded else seeds
+    """The rows of a study's table; the baseline's row has what it measures, in seconds."""
+    for number, load in enumerate(study.loads(data, made)):
+        count = 1 if load.recorded else 2 * seeds if number < study.twice else seeds
         found: dict[str, list[RunResult]] = {}
         for name, changes in (study.fleets or {"": ()}).items():
             scenario = read(EXAMPLES / f"{study.file}.yaml", [*load.changes, *changes])
@@ -139,15 +148,15 @@ def lines(study: Study, data: Path, made: Path, seeds: int) -> Iterator[str]:
                 if not study.policy or policy["name"] == study.policy:
                     found[name or str(policy["name"])] = runs(scenario, policy, count)
         base, *others = found
-        told = " | ".join(f"{np.mean([value(each, m) for each in found[base]]):.3g} s" for m in study.measures)
-        yield f"| {load.name} | {base} | {told} | {hits(found[base])} |"
+        told = [f"{np.mean([value(each, m) for each in found[base]]):.3g} s" for m in study.measures]
+        yield line(load.name, base, *told, *hits(study, found[base]))
         for name in others:
             cells = [better(found[base], found[name], measure, load.recorded) for measure in study.measures]
-            yield f"| | {name} | " + " | ".join(cells) + f" | {hits(found[name])} |"
+            yield line("", name, *cells, *hits(study, found[name]))
 
 
-def hits(found: Sequence[RunResult]) -> str:
-    return f"{np.mean([run.metrics['prefix_hit_rate'] for run in found]):.1%}"
+def hits(study: Study, found: Sequence[RunResult]) -> list[str]:
+    return [f"{percent(float(np.mean([run.metrics['prefix_hit_rate'] for run in found])), 1)} %"] if study.found else []
 
 
 FLEET = {"model": "llama-3.1-8b", "gpu": "h100", "count": 8, "kv_blocks": 8192, "block_tokens": 64,
@@ -169,8 +178,6 @@ def on_mooncake(data: Path, route: str, index: dict[str, Any] | None = None, **f
 
 def beliefs(data: Path) -> Iterator[str]:
     """How reuse and time to the first token fall with what the router knows."""
-    yield "| the router knows | " + " | ".join(f"{r}: found, TTFT, p99" for r in ("kv_router", "reuse_and_work")) + " |"
-    yield "|---|---|---|"
     cases: list[tuple[str, dict[str, Any] | None]] = [("everything at once", None)]
     cases += [
         (f"events, {d:g} s late", {"kind": "events", "delay": d}) for d in (0.0, 0.1, 1.0, 10.0, 30.0, 60.0, 120.0)
@@ -181,14 +188,12 @@ def beliefs(data: Path) -> Iterator[str]:
         cells = []
         for route in ("kv_router", "reuse_and_work"):
             m = on_mooncake(data, route, index)[0].metrics
-            cells.append(f"{m['prefix_hit_rate']:.1%}, {m['ttft_mean']:.3f} s, {m['ttft_p99']:.2f} s")
+            cells.append(f"{percent(m['prefix_hit_rate'], 1)} %, {m['ttft_mean']:.3f} s, {m['ttft_p99']:.2f} s")
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def caches(data: Path) -> Iterator[str]:
     """Rules of eviction and tiers below the cache."""
-    yield "| cache | found, of it below | mean TTFT | p99 TTFT |"
-    yield "|---|---|---|---|"
     rules = [(f"evicts by `{rule}`", {"eviction": rule}) for rule in ("lru", "fifo", "lfu", "two_class", "recompute")]
     host = {"blocks": 32_768, "bandwidth": 25e9}
     disk = {"blocks": 262_144, "bandwidth": 5e9, "latency": 1e-3}
@@ -200,13 +205,12 @@ def caches(data: Path) -> Iterator[str]:
     ]
     for name, setting in rules:
         m = on_mooncake(data, "reuse_and_work", prefix_caching=setting)[0].metrics
-        yield f"| {name} | {m['prefix_hit_rate']:.1%}, {m['tier_hit_rate']:.1%} | {m['ttft_mean']:.3f} s | {m['ttft_p99']:.2f} s |"
+        shares = ", ".join(f"{percent(m[rate], 1)} %" for rate in ("prefix_hit_rate", "tier_hit_rate"))
+        yield f"| {name} | {shares} | {m['ttft_mean']:.3f} s | {m['ttft_p99']:.2f} s |"
 
 
 def speeds(data: Path) -> Iterator[str]:
     """Requests per CPU second with cache and routing, the best of eight; the run alone, without reading the trace and building the arrays."""
-    yield "| load | route, index, cache | requests | requests / CPU s |"
-    yield "|---|---|---|---|"
     shared = {"turns": 1.0, "system_tokens": 512, "groups": 16}
     talks = {"turns": 1.49, "system_tokens": 512, "groups": 16}
     chat: dict[str, Any] = {"kind": "chat", "requests": 20_000, "variation": "none"}
@@ -244,34 +248,21 @@ def _seconds(world: Any, scenario: Scenario, work: Any) -> float:
     return time.process_time() - start
 
 
-TABLES: dict[str, Callable[[Path], Iterator[str]]] = {"beliefs": beliefs, "caches": caches, "speed": speeds}
+TABLES: tuple[tuple[str, tuple[str, ...], Callable[[Path], Iterator[str]]], ...] = (
+    ("beliefs", ("the router knows", *(f"{r}: found, TTFT, p99" for r in ("kv_router", "reuse_and_work"))), beliefs),
+    ("caches", ("cache", "found, of it below", "mean TTFT", "p99 TTFT"), caches),
+    ("speed", ("load", "route, index, cache", "requests", "requests / CPU s"), speeds),
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[*STUDIES, *TABLES], choices=[*STUDIES, *TABLES])
-    parser.add_argument("--seeds", type=int, default=5)
-    given = parser.parse_args()
-    with TemporaryDirectory() as made:
-        for name in given.only:
-            print(f"\n{name}\n", flush=True)
-            if name in STUDIES:
-                study = STUDIES[name]
-                print(
-                    "| load | policy | "
-                    + " | ".join(study.measures)
-                    + " | found |\n|---|---|"
-                    + "---|" * (len(study.measures) + 1)
-                )
-            found = (
-                lines(STUDIES[name], given.data, Path(made), given.seeds)
-                if name in STUDIES
-                else TABLES[name](given.data)
-            )
-            for line in found:
-                print(line, flush=True)
+def tables(given: argparse.Namespace, made: Path) -> Iterator[Table]:
+    for name, study in STUDIES.items():
+        titles = ("load", "policy", *study.measures, *(("found",) if study.found else ()))
+        yield Table(name, titles, lines(study, given.data, made, given.seeds))
+    for name, titles, rows in TABLES:
+        yield Table(name, titles, rows(given.data))
 
 
 if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as folder:
+        command(__doc__, [*STUDIES, *(name for name, _, _ in TABLES)], lambda given: tables(given, Path(folder)))

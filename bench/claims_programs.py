@@ -1,6 +1,6 @@
 """What Dynasor claims of programs that reason (compute saved at equal accuracy, a higher rate), and QLLM of urgent requests beside others.
 
-    python -m bench.claims_programs --data FOLDER [--only programs rate windows urgent] [--seeds 5]
+    python -m bench.claims_programs --data FOLDER [--only programs rate windows urgent] [--seeds 5] [--write docs/what-holds-up/programs.md]
 
 FOLDER holds `azure2023` (Azure LLM inference traces 2023). Of programs only the arrivals are recorded ones: programs with their answers are not public.
 Factors are geometric means over the seeds with t intervals of their logarithms, paired by seed; on recorded requests a block bootstrap as in
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.claims import Load as Recorded
+from bench.claims import Table, command, once
 from bench.claims_order import EXAMPLES, Outcomes, _both, outcomes, times_better
 from rota.study.scenario import Scenario, read
 from rota.study.statistics import t_interval
@@ -78,8 +79,10 @@ def recorded(data: Path, rate: float) -> Moved:
 
 def loads(data: Path) -> list[Load]:
     bursts = tuple(entry(number, "variation", 4) for number in range(len(KINDS)))
+    jumps = tuple(entry(number, "variation", "{cv: 2.12, seconds: 8.3}") for number in range(len(KINDS)))
     azure = Load("arrivals of Azure conv", begins=recorded(data, sum(RATES)))
-    return [Load("three kinds"), only("samples", 0.4), only("thoughts", 1.2), azure, Load("bursts", bursts)]
+    alone = (only("samples", 0.4), only("thoughts", 1.2))
+    return [Load("three kinds"), *alone, azure, Load("bursts", bursts), Load("a rate that jumps", jumps)]
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,6 @@ def share(values: Sequence[float]) -> str:
 
 
 def program_lines(data: Path, seeds: int) -> Iterator[str]:
-    yield "| load | policy | mean time of a program | its p90 | answers right | tokens saved |"
-    yield "|---|---|---|---|---|---|"
     for load in loads(data):
         scenario = read(EXAMPLES / "dynasor.yaml", load.changes)
         base: list[Outcome] = []
@@ -159,8 +160,6 @@ def largest_rate(load: Load, policy: Mapping[str, Any], seed: int) -> float:
 
 
 def rate_lines(data: Path, seeds: int) -> Iterator[str]:
-    yield f"| load | policy | largest rate with {SHARE:.0%} of programs within {LIMIT:g} s, times the first |"
-    yield "|---|---|---|"
     for load in loads(data):
         if load.changes and load.name != "bursts":
             continue  # the rates of the study are those of the three kinds together
@@ -197,8 +196,6 @@ def judged(work: Workload, policy: Stop | None) -> tuple[float, float]:
 
 def window_lines(data: Path, seeds: int) -> Iterator[str]:
     """Compute saved and answers right by kind, window, and how restless answers are before they settle: 1000 programs a seed."""
-    yield "| programs | change | window | tokens saved | answers right | without stopping | as many rounds for all |"
-    yield "|---|---|---|---|---|---|---|"
     for kind in KINDS:
         for change in (0.5, 0.8, 1.0):
             load = only(kind, 0.2)
@@ -244,15 +241,6 @@ def urgent_loads(data: Path, made: Path) -> list[Recorded]:
 
 def urgent_lines(data: Path, seeds: int) -> Iterator[str]:
     """The first two policies are those that the others are compared with: the paper's baseline, and priorities without preemption."""
-    titles = (
-        "urgent: mean first token",
-        "times batch by batch",
-        "times urgent first",
-        "urgent: p99",
-        "urgent: end to end, times urgent first",
-    )
-    yield "| load | policy | " + " | ".join(titles) + " | others: end to end, times urgent first |"
-    yield "|---" * (len(titles) + 3) + "|"
     with TemporaryDirectory() as made:
         for load in urgent_loads(data, Path(made)):
             scenario = read(EXAMPLES / "qllm.yaml", load.changes)
@@ -274,20 +262,21 @@ def urgent_lines(data: Path, seeds: int) -> Iterator[str]:
                 yield f"| {load.name} | {name} | " + " | ".join(cells) + " |"
 
 
-PARTS = {"programs": program_lines, "rate": rate_lines, "windows": window_lines, "urgent": urgent_lines}
+PROGRAMS = ("load", "policy", "mean time of a program", "its p90", "answers right", "tokens saved")
+RATE = ("load", "policy", f"largest rate with {SHARE:.0%} of programs within {LIMIT:g} s, times the first")
+WINDOW = ("programs", "change", "window", "tokens saved", "answers right", "without stopping", "as many rounds for all")
+URGENT = (
+    *("load", "policy", "urgent: mean first token", "times batch by batch", "times urgent first", "urgent: p99"),
+    *("urgent: end to end, times urgent first", "others: end to end, times urgent first"),
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--seeds", type=int, default=5)
-    given = parser.parse_args()
-    for name in given.only:
-        print(f"\n{name}\n", flush=True)
-        for line in PARTS[name](given.data, given.seeds):
-            print(line, flush=True)
+def tables(given: argparse.Namespace) -> Iterator[Table]:
+    yield Table("programs", PROGRAMS, once(program_lines(given.data, given.seeds)))
+    yield Table("rate", RATE, once(rate_lines(given.data, given.seeds)))
+    yield Table("windows", WINDOW, window_lines(given.data, given.seeds))
+    yield Table("urgent", URGENT, once(urgent_lines(given.data, given.seeds)))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, ("programs", "rate", "windows", "urgent"), tables)

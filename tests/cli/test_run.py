@@ -245,3 +245,17 @@ def test_a_policy_that_says_its_name_says_it_once(folder: Path) -> None:
     done = rota("check", "small.yaml", "--set", "policies.0.batch={qllm: {switch: -1}}", cwd=folder)
     assert done.returncode == 2
     assert "error: policy turns, batch: qllm: switch and chunk_tokens" in done.stderr
+
+
+def test_a_study_of_other_code_is_run_again(folder: Path) -> None:
+    assert rota("run", "small.yaml", "--out", "out", "--seeds", "1", cwd=folder).returncode == 0
+    manifest = folder / "out/manifest.json"
+    known = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**known, "source": "0123456789abcdef"}))
+    again = rota("run", "small.yaml", "--out", "out", "--seeds", "1", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    lines = [line for line in again.stderr.splitlines() if "is run again" in line]
+    assert len(lines) == 1
+    assert "(source 01234567)" in lines[0]
+    assert json.loads(manifest.read_text())["source"] == known["source"]
+    assert "is run again" not in rota("run", "small.yaml", "--out", "out", "--seeds", "1", cwd=folder).stderr

@@ -62,7 +62,7 @@ def _slug(name: str) -> str:
 def _with_progress(scenario: Scenario, folder: Path, where: tuple[int, str, str | None], quiet: bool) -> Study:
     jobs, executor, address = where
     if quiet:
-        return run_study(scenario, folder, jobs, None, executor, address)
+        return run_study(scenario, folder, jobs, None, executor, address, lambda line: print(line, file=sys.stderr))
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -76,4 +76,5 @@ def _with_progress(scenario: Scenario, folder: Path, where: tuple[int, str, str 
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
             executor,
             address,
+            lambda line: bar.console.print(line, soft_wrap=True, highlight=False, markup=False),
         )

@@ -1,4 +1,4 @@
-"""What makes two studies the same: the resolved scenario and the content of every file that it names."""
+"""What makes two studies the same: the resolved scenario, the content of every file that it names, and the code that runs it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,9 +6,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rota import __version__
+import rota
 
 SIZE = 16  # bytes of a digest
+CODE = (".py", ".toml", ".json")  # of the package: code, and the tables of catalogues and generators
 
 
 def digest(data: bytes) -> str:
@@ -31,8 +32,18 @@ def files(document: Any, folder: Path) -> dict[str, str]:
 
 
 def identity(document: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    """The hash of a study: equal for equal input, whatever it is run on."""
-    return digest(json.dumps([__version__, document, hashes], sort_keys=True, default=str).encode())
+    """The hash of a study's input: equal for equal input, whatever it is run on and by whichever code."""
+    return digest(json.dumps([document, hashes], sort_keys=True, default=str).encode())
+
+
+def source(package: Path = Path(rota.__file__).parent) -> str:
+    """The hash of rota's own code and tables as they are installed: what may change results without the scenario or the version being another."""
+    state = blake2b(digest_size=SIZE)
+    for file in sorted(each for each in package.rglob("*") if each.suffix in CODE):
+        content = file.read_bytes()
+        state.update(f"{file.relative_to(package).as_posix()} {len(content)}\n".encode())
+        state.update(content)
+    return state.hexdigest()
 
 
 def _texts(tree: Any) -> Iterator[str]:

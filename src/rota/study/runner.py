@@ -59,16 +59,18 @@ def run_study(
     progress: Progress | None = None,
     executor: str = "processes",
     address: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> store.Study:
     """Run what is not yet done and return the finished study.
 
     Args:
         scenario: What to run.
-        out: The folder of results; an interrupted study of the same scenario is resumed.
+        out: The folder of results; an interrupted study of the same scenario is resumed, and one that other code has run is run again.
         jobs: Processes. The results do not depend on it.
         progress: Called after each run.
         executor: ``"processes"`` on this machine, or ``"ray"``.
         address: Of a Ray cluster; without one, a local one is started with `jobs` processes.
+        say: Called with one line where the study is run again, and why.
 
     Raises:
         InputError: the folder cannot be used, or a policy of the scenario is wrong.
@@ -86,10 +88,11 @@ def run_study(
     first = scenario.world.workload(
         scenario.case, scenario.seeds[0]
     )  # a wrong trace is told before anything is written
-    if store.open_folder(out, digest):
+    environment = store.environment()
+    if store.open_folder(out, digest, environment, say or (lambda line: None)):
         return store.load(out)
     manifest: dict[str, Any] = {
-        **store.environment(),
+        **environment,
         "scenario_hash": digest,
         "folder": str(scenario.folder.resolve()),
         "seeds": list(scenario.seeds),

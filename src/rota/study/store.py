@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,7 @@ import yaml
 from rota import __version__
 from rota.kernel.errors import InputError
 from rota.kernel.world import Measure, RunResult
+from rota.study.identity import source
 from rota.worlds import world
 
 TABLES = ("outcomes", "series", "spans")
@@ -31,6 +32,7 @@ ENVIRONMENT = (
     "scenario_hash",
     "files",
     "random_workload",
+    "source",
 )  # shown by the report
 OWN = {
     "cells",
@@ -92,8 +94,16 @@ def whole_table(path: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
         raise InputError(f"{path}: cannot be written ({reason}); what was finished is kept") from None
 
 
-def open_folder(folder: Path, digest: str) -> bool:
+def open_folder(folder: Path, digest: str, ran: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Make the folder of a study, or take up an interrupted one. Says whether this very study is complete there.
+
+    What other code left there of the same study is removed, finished or not, and one line told: its results may differ.
+
+    Args:
+        folder: Of the study.
+        digest: Of its scenario and files.
+        ran: The `environment` that is to run it.
+        tell: Takes the line.
 
     Raises:
         InputError: the folder belongs to another study or to something else, or cannot be written.
@@ -104,20 +114,38 @@ def open_folder(folder: Path, digest: str) -> bool:
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another with --out") from None
     manifest = _json(folder / "manifest.json") if "manifest.json" in inside else None
-    if manifest is not None and manifest.get("status") == "complete" and manifest.get("scenario_hash") == digest:
-        return True
     if manifest is not None and manifest.get("scenario_hash") != digest:
         raise InputError(f"{folder}: holds another study; choose another folder with --out, or remove this one")
+    same = manifest is None or all(manifest.get(name) == ran[name] for name in ("rota", "source"))
+    if manifest is not None and manifest.get("status") == "complete" and same:
+        return True
     if manifest is None and inside - {"cells"}:
         raise InputError(f"{folder}: is not empty and holds no study; choose another folder with --out")
     foreign = sorted(inside - OWN)
     if foreign:
         raise InputError(f"{folder}: holds {foreign[0]}, which is no part of a study; move it, or choose another --out")
+    if manifest is not None and not same:
+        tell(f"{folder}: this study was run by {_code(manifest)}, and this is {_code(ran)}: it is run again")
+        _clear(folder)
     try:
         (folder / "cells").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another with --out") from None
     return False
+
+
+def _code(ran: Mapping[str, Any]) -> str:
+    return f"rota {ran.get('rota', 'of an unknown version')} (source {str(ran.get('source', 'unknown'))[:8]})"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a study has left, but for its manifest, by which it is known until another is written."""
+    try:
+        shutil.rmtree(folder / "cells", ignore_errors=True)
+        for name in sorted(OWN - {"cells", "manifest.json"}):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another with --out") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -209,7 +237,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and the machine: equal ones give equal bits."""
+    """Versions, rota's own code and the machine: equal ones give equal bits."""
     packages = {}
     for name in ("numpy", "numba", "llvmlite", "polars", "scipy"):
         try:
@@ -218,6 +246,7 @@ def environment() -> dict[str, Any]:
             packages[name] = "absent"
     return {
         "rota": __version__,
+        "source": source(),
         "python": platform.python_version(),
         "packages": packages,
         "machine": platform.machine(),

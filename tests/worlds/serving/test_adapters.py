@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rota.cli.check import check_scenario
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts, Jobs
 from rota.rules import ORDERS, PLACES
@@ -196,7 +197,32 @@ def test_wrong_settings(tmp_path: Path, changes: dict[str, Any], message: str) -
 
 
 def test_adapters_without_room(tmp_path: Path) -> None:
-    given = scenario(tmp_path, fleet=[{"model": "llama-3-8b", "gpu": "a100-80g"}])
-    work = given.world.workload(given.case, 0)
+    """`check` draws the workload, and a run that is given one says it too."""
+    group = {"model": "llama-3-8b", "gpu": "a100-80g"}
+    given = scenario(tmp_path, fleet=[{**group, "adapters": {"slots": 4}}, group])
+    with pytest.raises(InputError, match=r"^fleet\[1\]: requests name adapters, and it has no room for any; give it"):
+        given.world.workload(given.case, 0)
+    work = scenario(tmp_path).world.workload(scenario(tmp_path).case, 0)
     with pytest.raises(InputError, match="has no room for any; give its group adapters"):
         given.world.run(given.case, work, {"name": "fcfs"}, 0)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_adapters_of_a_trace_need_room(tmp_path: Path, named: bool) -> None:
+    head, row = (
+        ("arrival,prompt_tokens,output_tokens,adapter", "0.0,10,5,sql")
+        if named
+        else ("arrival,prompt_tokens,output_tokens", "0.0,10,5")
+    )
+    (tmp_path / "trace.csv").write_text(f"{head}\n{row}\n")
+    (tmp_path / "s.yaml").write_text(
+        "world: serving\nworkload: {trace: trace.csv, format: generic}\n"
+        "fleet: [{model: llama-3-8b, gpu: a100-80g}]\npolicies: [{name: a}]\n"
+    )
+    if not named:
+        check_scenario(tmp_path / "s.yaml", [])
+        return
+    with pytest.raises(InputError, match=r"^fleet\[0\]: requests name adapters") as found:
+        check_scenario(tmp_path / "s.yaml", [])
+    assert "\n" not in str(found.value)
+    check_scenario(tmp_path / "s.yaml", ["fleet.0.adapters={slots: 4}"])

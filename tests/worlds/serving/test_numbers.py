@@ -9,6 +9,7 @@ import pytest
 from rota.kernel.errors import InputError
 from rota.study.scenario import parse
 from rota.worlds.serving.numbers import CALLS_MOST, TOKENS_MOST, check_drawn
+from rota.worlds.serving.policies import CLOCKS, MIGRATIONS, SCALERS
 
 GROUP = {"model": "llama-3-8b", "gpu": "a100-80g"}
 BASE: dict[str, Any] = {
@@ -94,3 +95,35 @@ def test_a_draw_at_its_limit_is_good() -> None:
     check_drawn(np.zeros(0), CALLS_MOST, "x")
     with pytest.raises(InputError, match=r"^x: 1e\+04 was drawn, and 10,000 is the most"):
         check_drawn(np.array([CALLS_MOST + 1.0]), CALLS_MOST, "x")
+
+
+ASKED = [
+    (role, name)
+    for role, room in (("scale", SCALERS), ("migrate", MIGRATIONS), ("power", CLOCKS))
+    for name in sorted(room)
+]
+
+
+@pytest.mark.parametrize("every", [INF, float("nan"), 0.0, -1.0, -INF])
+@pytest.mark.parametrize(("role", "name"), ASKED)
+def test_who_is_asked_again_says_when(role: str, name: str, every: float) -> None:
+    changes = {"power": {}, "policies": [{"name": "a", role: {name: {"every": every}}}]}
+    with pytest.raises(InputError, match=rf"^policy a, {role}\b.*every\b.*{every:g}\b") as found:
+        check(changes)
+    assert "\n" not in str(found.value)
+
+
+def test_so_does_a_policy_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom rota.worlds.serving.fleet import Scaler\n\n"
+        "@dataclass\nclass Steady(Scaler):\n    every: float = 5.0\n\n    def wanted(self, hosts, now):\n        return 2.0\n"
+    )
+    for every, bad in ((5.0, False), (INF, True), (0.0, True)):
+        made: Any = parse({**BASE, "policies": [{"name": "a", "scale": {"mine:Steady": {"every": every}}}]}, tmp_path)
+        if not bad:
+            assert made.world.resolve(made.case, made.policies[0], tmp_path) is None
+            continue
+        with pytest.raises(
+            InputError, match=f"policy a, scale: every must be a finite number of seconds above 0, found {every:g}"
+        ):
+            made.world.resolve(made.case, made.policies[0], tmp_path)

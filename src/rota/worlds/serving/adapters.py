@@ -5,7 +5,7 @@ memory, and holds up the requests that wait for it, not the others. What adapter
 different, so that prompts share cached blocks only under the same one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +63,21 @@ def apply_adapters(work: Workload, spec: AdapterSpec | None, seed: int) -> Workl
         return work
     labels = replace(work.labels, adapter=label)
     return replace(work, labels=labels, prefix=None if work.prefix is None else _apart(work.prefix, label.index))
+
+
+def check_rooms(work: Workload, rooms: Mapping[int, bool]) -> None:
+    """Raises InputError where requests name adapters, and a group of the fleet has no room for any.
+
+    Args:
+        work: The workload, its adapters applied.
+        rooms: Of each group whether it has room.
+    """
+    without = [group for group, room in rooms.items() if not room]
+    if work.labels.adapter is not None and without:
+        raise InputError(
+            f"fleet[{without[0]}]: requests name adapters, and it has no room for any; give it adapters: {{slots: 8}}, "
+            "or leave the trace's column or the section adapters out"
+        )
 
 
 def _draw(spec: AdapterSpec, rows: int, seed: int) -> Label:

@@ -1,7 +1,7 @@
 """When the requests of a workload arrive: as recorded, faster or slower, redrawn, or in a closed loop."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -9,9 +9,10 @@ import numpy as np
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError, nearest
 from rota.worlds.serving.model import FloatColumn, Workload
-from rota.worlds.serving.numbers import Spread
+from rota.worlds.serving.numbers import Duration, Spread
 
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
+STEPS_MOST = 50_000_000  # changes of the rate in a workload: more do not fit in memory
 
 
 class Poisson(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -151,7 +152,7 @@ class Variation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """
 
     cv: Spread  # standard deviation of the rate / its mean
-    seconds: Above0  # correlation time
+    seconds: Duration  # correlation time
 
 
 @dataclass(frozen=True)
@@ -213,12 +214,15 @@ class Process:
         heights = np.array([1 + cv, 1 - cv]) if cv < 1 else np.array([1 / share, 0.0])
         if not high:
             means, heights = means[::-1], heights[::-1]
-        pairs = int(span / means.sum() * 1.1) + 8
+        pairs = int(_steps(span / means.sum() * 1.1)) + 8
         return rng.exponential(np.tile(means, pairs)), np.tile(heights, pairs)
 
     def _grid(self, end: float) -> FloatColumn:
         """Where the daily wave is evaluated: every 1/1440 of a day; linear in between."""
-        return np.empty(0) if self.day is None else np.arange(0.0, end, self.day / 1440)
+        if self.day is None:
+            return np.empty(0)
+        _steps(end / self.day * 1440)
+        return np.arange(0.0, end, self.day / 1440)
 
     def _wave(self, time: FloatColumn) -> FloatColumn:
         """Integral of 1 + a cos(2 pi (time / day - 14/24)), a = (p - 1) / (p + 1) for a peak-to-trough ratio p."""
@@ -227,3 +231,43 @@ class Process:
         swing, turn = (self.peak_to_trough - 1) / (self.peak_to_trough + 1), 2 * np.pi / self.day
         peak = 2 * np.pi * 14 / 24
         return np.asarray(time + swing / turn * (np.sin(turn * time - peak) + np.sin(peak)))
+
+
+class Rhythm(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """How what is drawn at a rate comes around it; where nothing is said, Poisson. The keys are those of ``workload.generate``."""
+
+    cv: Spread | None = None  # of the gaps, gamma; 1: Poisson
+    variation: Variation | Literal["none"] = "none"  # of the rate
+    profile: Literal["constant", "day"] = "constant"  # day: a cosine, highest at 14:00
+    day_seconds: Duration = 86400.0  # length of the day, to compress it
+    peak_to_trough: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 3.0
+
+    @property
+    def poisson(self) -> bool:
+        """Whether it is said to be nothing but Poisson."""
+        return self.cv is None and self.variation == "none" and self.profile == "constant"
+
+    def process(self, rate: float) -> Process:
+        """Arrivals in this rhythm."""
+        variation = self.variation if isinstance(self.variation, Variation) else None
+        day = self.day_seconds if self.profile == "day" else None
+        return Process(rate, self.cv or 1.0, variation, day, self.peak_to_trough)
+
+    def words(self) -> str:
+        """For a report."""
+        said = [] if self.cv is None else [f"gaps of cv {self.cv:g}"]
+        if isinstance(self.variation, Variation):
+            said.append(f"rate of cv {self.variation.cv:g} over {self.variation.seconds:g} s")
+        if self.profile == "day":
+            said.append(f"a day of {self.day_seconds:g} s, peak to trough {self.peak_to_trough:g}")
+        return ", ".join(said) or "Poisson"
+
+
+def _steps(count: float) -> float:
+    """Raises InputError where the rate changes so often that its course does not fit in memory."""
+    if count > STEPS_MOST:
+        raise InputError(
+            f"workload: the rate changes {count:.3g} times in so long a time, and {STEPS_MOST:,} is the most; "
+            "choose longer seconds of variation, a longer day_seconds, or a higher rate"
+        )
+    return count

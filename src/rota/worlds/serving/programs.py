@@ -18,6 +18,7 @@ import numpy as np
 
 from rota.kernel.errors import InputError
 from rota.kernel.reading.tables import read_bytes
+from rota.worlds.serving.arrivals import Rhythm
 from rota.worlds.serving.model import IntColumn, PrefixBlocks, Programs, Workload, make_workload
 from rota.worlds.serving.numbers import (
     CALLS_MOST,
@@ -48,8 +49,10 @@ class Call(msgspec.Struct, forbid_unknown_fields=True):
     blocks: list[int] = []
 
 
-class ProgramSpec(msgspec.Struct, forbid_unknown_fields=True):
+class ProgramSpec(Rhythm, forbid_unknown_fields=True, frozen=True):
     """What a scenario's ``workload: {programs: ...}`` says. Sizes are lognormal; defaults are round figures, not fits.
+
+    When programs come is said by their `rate` and the keys of `Rhythm`; their sizes do not depend on these.
 
     `chain`: calls one after the other, each prompt all that was said before and something new. `fan_out`: a first
     call, `width` calls beside each other, and one that takes their answers. `best_of`: `width` answers to one prompt.
@@ -57,7 +60,7 @@ class ProgramSpec(msgspec.Struct, forbid_unknown_fields=True):
 
     kind: Literal["chain", "fan_out", "best_of"]
     count: Count  # programs
-    rate: Rate  # programs a second, Poisson
+    rate: Rate  # programs a second, mean
     calls: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 6.0  # mean of a chain, geometric
     width: Count = 4
     prompt: Tokens = 1500.0  # median tokens of the first prompt
@@ -212,12 +215,14 @@ def _offsets(lengths: list[int]) -> IntColumn:
 
 
 def draw_programs(spec: ProgramSpec, rng: np.random.Generator) -> Workload:
-    """A workload of programs; sizes of each program come from its own draws."""
+    """A workload of programs; sizes of each program come from its own draws, arrivals that are not Poisson from draws of their own."""
     begins = np.cumsum(rng.exponential(1 / spec.rate, spec.count))
     rows: list[tuple[int, list[int], float, float, int, int]] = []  # program, parents, arrival, delay, prompt, output
     tools: list[int] = []
     streams = rng.spawn(spec.count)
     slowness = np.exp(spec.tool_sigma * rng.standard_normal(spec.tools)) if spec.tools > 1 else np.ones(1)
+    if not spec.poisson:
+        begins = spec.process(spec.rate).first(spec.count, rng.spawn(1)[0])
     for program, (begin, own) in enumerate(zip(begins.tolist(), streams, strict=True)):
         drawn = _draw_one(spec, program, begin, len(rows), own)
         kinds = own.integers(spec.tools, size=len(drawn)).tolist() if spec.tools > 1 else [0] * len(drawn)

@@ -14,6 +14,7 @@ import numpy as np
 
 from rota.kernel.errors import InputError
 from rota.worlds.serving.answers import UNKNOWN, Answers, AnswerSpec, check_answers, draw_answers
+from rota.worlds.serving.arrivals import Process, Variation
 from rota.worlds.serving.model import IntColumn, PrefixBlocks, Programs, Workload, make_workload
 from rota.worlds.serving.numbers import (
     CALLS_MOST,
@@ -35,7 +36,9 @@ class ReasoningSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     kind: Literal["samples", "tree", "thoughts"]
     count: Count  # programs
     rate: Rate  # programs a second
-    variation: Spread = 1.0  # coefficient of variation of the gaps between them, gamma; 1: Poisson
+    variation: Spread | Variation = (
+        1.0  # a number: of the gaps between them, gamma, 1 is Poisson; {cv, seconds}: of the rate
+    )
     rounds: Calls = 8.0  # median
     rounds_sigma: Sigma = 0.0
     width: Count = 1  # calls a round
@@ -75,13 +78,21 @@ def draw_reasoning(specs: tuple[ReasoningSpec, ...], rng: np.random.Generator, b
     """A workload of programs that reason, in order of arrival; sizes and answers of each program come from its own draws."""
     drawn: list[tuple[float, int, list[_Call], IntColumn]] = []
     for kind, (spec, own) in enumerate(zip(specs, rng.spawn(len(specs)), strict=True)):
-        shape = spec.variation**-2
-        begins = np.cumsum(own.gamma(shape, 1 / (shape * spec.rate), spec.count)).tolist()
-        for begin, stream in zip(begins, own.spawn(spec.count), strict=True):
+        for begin, stream in zip(_begins(spec, own), own.spawn(spec.count), strict=True):
             calls = _draw_calls(spec, stream, block_tokens)
             drawn.append((begin, kind, calls, draw_answers(spec.answers, calls[-1].round + 1, stream)))
     drawn.sort(key=lambda each: each[0])
     return _assemble(specs, drawn, block_tokens)
+
+
+def _begins(spec: ReasoningSpec, rng: np.random.Generator) -> list[float]:
+    """When the programs of an entry come, seconds."""
+    if isinstance(spec.variation, Variation):
+        found = Process(spec.rate, variation=spec.variation).first(spec.count, rng)
+    else:
+        shape = spec.variation**-2
+        found = np.cumsum(rng.gamma(shape, 1 / (shape * spec.rate), spec.count))
+    return [float(each) for each in found]
 
 
 def _assemble(

@@ -335,7 +335,9 @@ def _workload(written: Any) -> WorkloadSection:
         check_reasoning(workload.reasoning)
     own = workload.has_programs or workload.follow
     if own and not isinstance(parse_arrivals(workload.arrivals), Replay):
-        raise InputError("workload.arrivals: programs make their own arrivals; leave it out")
+        raise InputError(
+            "workload.arrivals: programs make their own arrivals; leave it out (drawn ones say rate, cv, variation or profile)"
+        )
     if own and workload.first is not None:
         raise InputError("workload.first: would cut programs in the middle; leave it out")
     return workload

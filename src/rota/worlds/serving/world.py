@@ -15,7 +15,7 @@ from rota.kernel.world import Measure, RunResult
 from rota.rules import ORDERS, PLACES
 from rota.rules.find import find
 from rota.worlds.serving import catalogue
-from rota.worlds.serving.adapters import apply_adapters
+from rota.worlds.serving.adapters import apply_adapters, check_rooms
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.applies import why_not
 from rota.worlds.serving.arrivals import Closed, Replay, Scale, apply_arrivals
@@ -151,7 +151,9 @@ class Serving:
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
         work = apply_classes(work, case.classes, case.tenants, seed)
         work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)
-        return apply_topics(apply_adapters(work, case.adapters, seed), case.topics, seed)
+        work = apply_adapters(work, case.adapters, seed)
+        check_rooms(work, {number: bool(group.adapters) for number, group in enumerate(case.fleet)})
+        return apply_topics(work, case.topics, seed)
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -244,7 +246,7 @@ class Serving:
         section = case.workload
         drawn = section.generate
         if section.programs is not None:
-            drawn = f"{section.programs.count} programs, {section.programs.kind}"
+            drawn = f"{section.programs.count} programs, {section.programs.kind}, {section.programs.words()}"
         elif section.reasoning is not None:
             drawn = ", ".join(f"{each.count} programs that reason in {each.kind}" for each in section.reasoning)
         source = f"trace {Path(str(section.trace)).name}" if section.trace else f"generated: {drawn}"
@@ -294,7 +296,14 @@ class Serving:
             return shape("place", role, [PLACES, ROUTES])  # type: ignore[no-any-return]
 
         def own(kind: type[Any], role: str, room: Mapping[str, Any]) -> Any:
-            return find(kind, policy[role], [room], folder, f"policy {name}, {role}") if role in policy else None
+            if role not in policy:
+                return None
+            found = find(kind, policy[role], [room], folder, f"policy {name}, {role}")
+            if isinstance(found, Scaler | Migrate | Clocks) and not 0 < found.every < np.inf:
+                raise InputError(
+                    f"policy {name}, {role}: every must be a finite number of seconds above 0, found {found.every:g}"
+                )
+            return found
 
         return Roles(
             order("order"),
