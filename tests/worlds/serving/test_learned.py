@@ -458,7 +458,10 @@ def _noting(spy: SpyRoute) -> Any:
 
 
 def _all_were_told(run: Simulation, *spies: Any) -> None:
-    rate, work = run.replicas[0], run.workload
+    rate, work, history = run.replicas[0], run.workload, run.learns
+    assert history is not None
+    told = teaching(work, history).predictions(dict(outcomes(run, Slo())))
+    assert run.seconds[at.SIZE].tolist() == told
     for spy in spies:
         for job, tokens, size in getattr(spy, "seen", []):
             assert tokens == run.seconds[at.SIZE, job], type(spy).__name__
