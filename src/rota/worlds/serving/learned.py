@@ -57,19 +57,22 @@ class Learned:
         self.run = run
         self.lengths = LengthHistory(history.quantile, history.prior, history.window)
         self._group = groups(run.workload, history.group).tolist()
-        output, size = run.code("output_tokens"), run.code("size")
-        self._rows = [row for row in (output, size) if row is not None]
+        rate, codes = run.replicas[0], (run.code("output_tokens"), run.code("size"))
+        self._tokens = run.workload.output_tokens.tolist()
+        self._prompt = (rate.prefill_rate * run.workload.prompt_tokens).tolist()  # seconds
+        self._each = rate.decode_rate  # seconds a token
+        self._size, self._told = run.seconds[at.SIZE], [run.fixed[code] for code in codes if code is not None]
 
     def arrives(self, job: int) -> None:
         """A request arrives: its answer is predicted, for all who look at it from now on."""
-        run, tokens = self.run, self.lengths.estimate(self._group[job])
-        rate, prompt = run.replicas[0], run.workload.prompt_tokens[job]
-        run.seconds[at.SIZE, job] = tokens
-        run.fixed[self._rows, job] = tokens, rate.prefill_rate * prompt + rate.decode_rate * tokens
-        if run.choice is not None:
-            run.choice.expect(job, tokens)
-        expect(run, job, tokens)
+        tokens = self.lengths.estimate(self._group[job])
+        self._size[job] = tokens
+        for column, value in zip(self._told, (tokens, self._prompt[job] + self._each * tokens), strict=True):
+            column[job] = value
+        if self.run.choice is not None:
+            self.run.choice.expect(job, tokens)
+        expect(self.run, job, tokens)
 
     def ended(self, job: int) -> None:
         """An answer is whole: its length is known."""
-        self.lengths.observe(self._group[job], float(self.run.workload.output_tokens[job]))
+        self.lengths.observe(self._group[job], float(self._tokens[job]))
