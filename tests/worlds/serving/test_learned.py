@@ -20,7 +20,7 @@ from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.learned import groups
 from rota.worlds.serving.metrics import outcomes
 from rota.worlds.serving.model import Workload, make_workload
-from rota.worlds.serving.policies import S3, SERVING_ORDERS
+from rota.worlds.serving.policies import ADMITS, S3, SERVING_ORDERS
 from rota.worlds.serving.pools import Assignment, Pools
 from rota.worlds.serving.predictors import History
 from rota.worlds.serving.quality import Choice, TokenPrice
@@ -338,6 +338,19 @@ def test_learned_lengths_beside(what: str) -> None:
         assert run.seconds[at.SIZE].tolist() == teacher.predictions(dict(outcomes(run, Slo()))), policy["name"]
         if what.startswith("crashes"):
             assert run.fleet.crashes
+
+
+@pytest.mark.parametrize("name", ["queue_limit", "lowest_first"])
+@given(rows=rows_of_requests, history=teachers)
+@settings(max_examples=40)
+def test_who_is_shed_teaches_nothing(name: str, rows: Rows, history: History) -> None:
+    """Nor does who is rejected: prompts of more than 16 tokens, which this batcher does not cut."""
+    crowd = [(0, 1, 9, 0)] * 6 + [(1, 17, 2, 0)] + rows
+    run = learning(workload(crowd), [replica("vllm_v0")], history, roles={"admit": ADMITS[name](limit=2)})
+    run.run()
+    seen = outcomes(run, Slo())
+    assert {"shed", "rejected", "finished"} == set(seen["status"].tolist())
+    assert run.seconds[at.SIZE].tolist() == teaching(run.workload, history).predictions(dict(seen))
 
 
 # -- who sees it --------------------------------------------------------------------------------------------------

@@ -18,18 +18,19 @@ estimator of Gong et al., Past-Future Scheduler for LLM Serving, ASPLOS 2025; th
 from bisect import bisect_right, insort
 from collections.abc import Hashable
 from math import ceil
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rota.kernel.errors import InputError
+from rota.kernel.errors import InputError, nearest
 from rota.kernel.streams import normal, uniform
 from rota.worlds.serving.numbers import Sigma, Tokens
 
 FloatColumn = npt.NDArray[np.float64]
 STREAM = "predictions"
+GROUPS = ("tenant", "model", "category", "class", "adapter", "session", "none")  # a workload without tenants has one
 
 
 class Predictor(Protocol):
@@ -141,9 +142,11 @@ class History(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     prior: Tokens = 256.0  # tokens, until an answer has ended
     window: Annotated[int, msgspec.Meta(ge=1)] = 1000  # how many of the last answers of a group count
-    group: Literal["tenant", "model", "category", "class", "adapter", "session", "none"] = msgspec.field(
-        default="tenant", name="by"
-    )  # whose answers are alike; a workload without tenants has one
+    group: str = msgspec.field(default="tenant", name="by")  # whose answers are alike; see `GROUPS`
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise InputError(f"by: '{self.group}' is no group of requests{nearest(self.group, GROUPS)}")
 
     @property
     def by(self) -> str:
