@@ -16,6 +16,7 @@ from rota.rules import ORDERS, PLACES
 from rota.study.scenario import Scenario, parse, read
 from rota.worlds.serving.admission import Admit
 from rota.worlds.serving.catalogue import gpu, model
+from rota.worlds.serving.fleet import Plan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.learned import groups
 from rota.worlds.serving.metrics import outcomes
@@ -29,6 +30,7 @@ from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import LENGTHS, Simulation
 from rota.worlds.serving.timing import build
 from rota.worlds.serving.world import head
+from tests.worlds.serving.everything import scene
 from tests.worlds.serving.slow_fleet import SlowFleet
 from tests.worlds.serving.slow_learned import LearningFleet, Teaching
 from tests.worlds.serving.test_inside_twin import ENGINE
@@ -338,6 +340,26 @@ def test_learned_lengths_beside(what: str) -> None:
         assert run.seconds[at.SIZE].tolist() == teacher.predictions(dict(outcomes(run, Slo()))), policy["name"]
         if what.startswith("crashes"):
             assert run.fleet.crashes
+
+
+@pytest.mark.parametrize(
+    "features",
+    [("split", "migrate", "fail"), ("swap", "migrate", "scale"), ("cache", "programs", "fail"), ("gang", "closed"),
+     ("split", "programs", "scale", "fail"), ("closed", "cache", "migrate", "fail")],
+    ids="+".join,
+)  # fmt: skip
+@given(seed=st.integers(0, 1 << 20), history=teachers)
+@settings(max_examples=25)
+def test_a_random_fleet_in_which_everything_may_happen(features: tuple[str, ...], seed: int, history: History) -> None:
+    found = scene(seed, *features)
+    plan = Plan(found.link, outages=found.lines(), scaling=found.scaling)  # type: ignore[arg-type]
+    work = replace(found.workload, tenant=np.arange(len(found.workload)) % 3, tenants=("a", "b", "c"))
+    told = history.predict(work.output_tokens.astype(np.float64), 0)
+    closed = {"concurrency": found.concurrency, "think": found.think}
+    roles = found.roles("srpt" if seed % 2 else "sjf", "least_work")
+    run = Simulation(work, found.fleet, roles, told, plan=plan, learns=history, **closed)
+    run.run()
+    assert run.seconds[at.SIZE].tolist() == teaching(work, history).predictions(dict(outcomes(run, Slo())))
 
 
 @pytest.mark.parametrize("name", ["queue_limit", "lowest_first"])
