@@ -452,7 +452,7 @@ def test_hidden_lengths_change_nothing(name: str) -> None:
         assert told[0].seconds[at.FINISH].tolist() == other.seconds[at.FINISH].tolist()
 
 
-STUDIES = ("ltr", "predicted-order", "fastserve", "vtc", "history", "deadlines")
+STUDIES = ("ltr", "predicted-order", "fastserve", "vtc", "history", "history-predictor", "deadlines")
 
 
 @pytest.mark.parametrize("name", STUDIES)

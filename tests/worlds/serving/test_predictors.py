@@ -94,12 +94,21 @@ def test_the_scenario_names_the_estimator() -> None:
         ({"noisy": {"sigma": 0.5}}, "estimated", "lognormal error, sigma 0.5"),
         ({"bucket": {"k": 5, "accuracy": 0.7}}, "estimated", "one of 5 classes, right in 70%"),
         ({"rank": {"tau": 0.6}}, "estimated", "a ranking, Kendall's tau 0.6"),
+        ({"history": {}}, "estimated", "history, quantile 0.5 by tenant"),
+        ({"history": {"quantile": 0.25, "by": "none"}}, "estimated", "history, quantile 0.25 of all"),
     ):
         settled = case(setting)
         visible, column = visible_output(settled, world.workload(settled, 0), 0)
         assert (column.quality, column.by) == (quality, by)
         assert (visible is None) == (setting == "hidden")
         assert by in dict(world.describe(settled))["output lengths"]
+
+
+def test_before_a_run_history_knows_its_prior() -> None:
+    settled = case({"history": {"prior": 77}})
+    visible, _ = visible_output(settled, Serving().workload(settled, 0), 0)
+    assert visible is not None
+    assert visible.tolist() == [77.0] * 50
 
 
 def test_the_older_form_says_the_same_as_noisy() -> None:
@@ -126,7 +135,26 @@ def test_the_older_form_says_the_same_as_noisy() -> None:
         ({"buckets": {}}, "unknown key 'buckets'; did you mean 'bucket'"),
         ({"noisy": {}, "rank": {}}, "needs exactly one of .* found noisy and rank"),
         ({}, "needs exactly one of .* found none"),
-        ({"history": {"quantile": 0.9}}, "history learns while the run goes"),
+        ({"history": {"quantile": 0}}, r"output_tokens.history.quantile: expected 'float' > 0.0, found 0"),
+        ({"history": {"quantile": 1}}, "output_tokens.history.quantile: expected 'float' < 1.0, found 1"),
+        ({"history": {"quantile": -0.5}}, "output_tokens.history.quantile: expected 'float' > 0.0, found -0.5"),
+        ({"history": {"quantile": float("inf")}}, "output_tokens.history.quantile: expected 'float' < 1.0, found inf"),
+        ({"history": {"quantile": float("nan")}}, "output_tokens.history.quantile: expected 'float' .* found nan"),
+        ({"history": {"quantile": "half"}}, "output_tokens.history.quantile: expected 'float', found 'half'"),
+        ({"history": {"window": 0}}, "output_tokens.history.window: expected 'int' >= 1, found 0"),
+        ({"history": {"window": 2.5}}, "output_tokens.history.window: expected 'int', found 2.5"),
+        ({"history": {"prior": -1}}, "output_tokens.history.prior: expected 'float' > 0.0, found -1"),
+        (
+            {"history": {"prior": float("inf")}},
+            "output_tokens.history.prior: expected 'float' <= 10000000.0, found inf",
+        ),
+        ({"history": {"by": "tenants"}}, "history: by: 'tenants' is no group of requests; did you mean 'tenant'"),
+        ({"history": {"by": 3}}, "output_tokens.history.by: expected 'str', found 3"),
+        ({"history": {"group": "tenant"}}, "output_tokens.history: unknown key 'group'"),
+        ({"history": {"quantil": 0.5}}, "output_tokens.history: unknown key 'quantil'; did you mean 'quantile'"),
+        ({"history": 0.5}, "output_tokens.history: expected 'object.*found 0.5"),
+        ({"history": {}, "noisy": {}}, "needs exactly one of .* found noisy and history"),
+        ({"hidden": None, "history": {}}, "unknown key 'hidden'"),
     ],
 )
 def test_a_wrong_predictor_is_one_line(setting: Any, said: str) -> None:

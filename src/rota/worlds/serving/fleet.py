@@ -22,6 +22,7 @@ from rota.kernel.tables import Hosts
 from rota.worlds.serving.admission import Gate
 from rota.worlds.serving.energy import Energy, EnergyPlan
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.learned import Learned
 from rota.worlds.serving.links import Link, Transfers
 from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.pool_engine import PoolEngine
@@ -174,6 +175,7 @@ class Fleet:
         self.retained = Retained(self)
         self.power = Power(self)
         self.gate = None if self.run.roles.admit is None else Gate(self, self.run.roles.admit)
+        self.learned = None if self.run.learns is None else Learned(self.run, self.run.learns)
         recall, known = self.run.roles.recall, self.run.similarity
         self.store = None if recall is None or known is None else AnswerStore(self, recall, known)
         self.machines = Machines(self, self.run.replicas)
@@ -250,6 +252,8 @@ class Fleet:
             elif kind == at.STOP_LOAD:
                 self._load(job)
             elif kind == at.STOP_GATE:
+                if self.learned is not None:
+                    self.learned.arrives(job)
                 if self.store is not None:
                     self.store.arrives(job, now)
                 else:
@@ -308,6 +312,8 @@ class Fleet:
             if self.pools.mirrors is not None:
                 self.pools.mirrors.drop(job, now)
         self.retained.ended(job, now)
+        if self.learned is not None:
+            self.learned.ended(job)
         if self.store is not None:
             self.store.ended(job, now)
         if self._programs is None:

@@ -104,13 +104,24 @@ def _reservation(run: "Simulation", rules: Reservation, row: IntRow, blocks: int
             "s3: sets memory aside for the predicted answer, and answers are hidden: set information.output_tokens, "
             "for example to {bucket: {k: 10, accuracy: 0.8}}"
         )
-    answers = np.maximum(np.nan_to_num(run.visible_output), 1.0)
-    buckets = (np.ceil(answers / rules.bucket_tokens) * rules.bucket_tokens).astype(np.int64)
-    reserved = np.ascontiguousarray(run.workload.prompt_tokens + buckets, np.int64)
+    answers = set_aside(np.nan_to_num(run.visible_output), rules.bucket_tokens)
+    reserved = np.ascontiguousarray(run.workload.prompt_tokens + answers, np.int64)
     kept.append(reserved)
+    run.reserved.append((reserved, rules.bucket_tokens))
     row[[inside.PICK_ENTRY, inside.CHECK_ENTRY]] = pack.pick_entry.address, pack.check_entry.address
     row[[inside.RESERVED, inside.CAPACITY]] = reserved.ctypes.data, blocks
     return inside.PACKED | inside.CHECKED
+
+
+def set_aside(answers: npt.NDArray[np.float64], bucket: int) -> npt.NDArray[np.int64]:
+    """Tokens for predicted answers, in whole buckets, at least one."""
+    return (np.ceil(np.maximum(answers, 1.0) / bucket) * bucket).astype(np.int64)
+
+
+def expect(run: "Simulation", job: int, tokens: float) -> None:
+    """An answer is predicted while the run goes, before any replica has the request: what would be set aside for it follows."""
+    for reserved, bucket in run.reserved:
+        reserved[job] = run.workload.prompt_tokens[job] + set_aside(np.array([tokens]), bucket)[0]
 
 
 def _layers(row: IntRow, tokens: int, layers: int) -> int:

@@ -27,7 +27,7 @@ COLUMNS = ("assigned", "assigned_tokens", "capacity_tokens", "decoding", "waitin
 def can_keep(run: "Simulation") -> bool:
     """Whether the kernel can keep the accounts of a run: nothing else moves requests between hosts, and nobody is told of every token meanwhile."""
     roles = run.roles
-    others = roles.migrate, roles.admit, roles.recall, roles.retain, run.workload.programs, run.adapters
+    others = roles.migrate, roles.admit, roles.recall, roles.retain, run.workload.programs, run.adapters, run.learns
     if any(each is not None for each in others) or run.tells_progress:
         return False
     return all(replica.seat is None for replica in run.replicas)

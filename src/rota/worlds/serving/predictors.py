@@ -6,11 +6,13 @@ A scenario says it in `information.output_tokens`::
     {noisy: {sigma: 0.5}}                 the truth times a lognormal factor; {predicted: {error: 0.5}} says the same
     {bucket: {k: 10, accuracy: 0.8}}      which of k classes the length falls in, right with probability `accuracy`
     {rank: {tau: 0.6}}                    a score whose order has Kendall's tau `tau` with the order of the true lengths
+    {history: {quantile: 0.5, by: tenant}}   a quantile of the answers of the same tenant that have ended when the request arrives
 
-These are drawn once, keyed by request, so that every policy of a study is told the same. Where they come from in practice: regression
+All but the last are drawn once, keyed by request, so that every policy of a study is told the same. Where they come from in practice: regression
 gives `noisy`; classifiers (S3, Jin et al., NeurIPS 2023) give `bucket`; rankers trained by ListMLE (Fu et al., Efficient LLM
-Scheduling by Learning to Rank, NeurIPS 2024, which judges them by Kendall's tau) give `rank`. A predictor that learns from finished requests
-cannot be drawn beforehand, because what has finished depends on the policy: `LengthHistory` is held by the policy and told in its hooks.
+Scheduling by Learning to Rank, NeurIPS 2024, which judges them by Kendall's tau) give `rank`. `history` cannot be drawn beforehand, because what
+has ended depends on the policy: it begins with its prior, and `learned` predicts while the run goes. Conditional lengths from past answers are the
+estimator of Gong et al., Past-Future Scheduler for LLM Serving, ASPLOS 2025; the router (`rota route`) takes the mean of a tenant's last answers.
 """
 
 from bisect import bisect_right, insort
@@ -22,12 +24,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rota.kernel.errors import InputError
+from rota.kernel.errors import InputError, nearest
 from rota.kernel.streams import normal, uniform
-from rota.worlds.serving.numbers import Sigma
+from rota.worlds.serving.numbers import Sigma, Tokens
 
 FloatColumn = npt.NDArray[np.float64]
 STREAM = "predictions"
+GROUPS = ("tenant", "model", "category", "class", "adapter", "session", "none")  # a workload without tenants has one
 
 
 class Predictor(Protocol):
@@ -130,8 +133,32 @@ class Rank(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return predicted
 
 
+class History(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A quantile of the answers of a request's group that have ended in this run when it arrives; see `LengthHistory` and `learned`.
+
+    The quantile is a length that was seen: the smallest one that so large a share of the answers does not exceed. Before any has ended it is the prior.
+    """
+
+    quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    prior: Tokens = 256.0  # tokens, until an answer has ended
+    window: Annotated[int, msgspec.Meta(ge=1)] = 1000  # how many of the last answers of a group count
+    group: str = msgspec.field(default="tenant", name="by")  # whose answers are alike; see `GROUPS`
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise InputError(f"by: '{self.group}' is no group of requests{nearest(self.group, GROUPS)}")
+
+    @property
+    def by(self) -> str:
+        return f"history, quantile {self.quantile:g} " + ("of all" if self.group == "none" else f"by {self.group}")
+
+    def predict(self, true: FloatColumn, seed: int) -> FloatColumn:
+        """The prior, for all: what is known before the run."""
+        return np.full(len(true), self.prior)
+
+
 class LengthHistory:
-    """Lengths of finished answers by group (a tenant, a model): what a policy may learn while it runs.
+    """Lengths of finished answers by group (a tenant, a model): what may be learned while a run goes, by a policy or for all of them.
 
     The estimate is the `quantile` of the finished lengths of the group that are longer than what is already out: the distribution conditional on
     survival. A group without finished answers is judged by all groups together; before the first one ends, `prior` tokens are taken. An answer

@@ -155,6 +155,10 @@ class Choice:
             f"{name}: the scenario has no section {'quality' if name == 'quality' else 'token_prices'}, which says it"
         )
 
+    def expect(self, job: int, tokens: float) -> None:
+        """A request's answer is predicted anew."""
+        self._answer[job] = tokens
+
     def of_answers(self, host: npt.NDArray[np.int64], done: npt.NDArray[np.bool_]) -> FloatColumn:
         """The true quality of each answer, NaN where there is none."""
         rows = np.arange(len(host))

@@ -18,7 +18,7 @@ from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
 from rota.worlds.serving.numbers import Duration, Latency, Sigma, Uptime
 from rota.worlds.serving.power_model import GpuPower
-from rota.worlds.serving.predictors import Bucket, Noisy, Oracle, Predictor, Rank
+from rota.worlds.serving.predictors import Bucket, History, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
 from rota.worlds.serving.quality import Prices, QualitySpec, load_quality
 from rota.worlds.serving.reasoning import ReasoningSpec, check_reasoning
@@ -137,7 +137,7 @@ class PredictedBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     noisy: Noisy | None = None
     bucket: Bucket | None = None
     rank: Rank | None = None
-    history: Any = None  # no column: see `predictor`
+    history: History | None = None
 
 
 class HostView(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -156,23 +156,31 @@ class Information(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """Who predicts the lengths of answers; None where they are hidden or exact.
 
         Raises:
-            InputError: not exactly one predictor, or one that cannot know anything beforehand.
+            InputError: not exactly one predictor.
         """
         setting, where = self.output_tokens, "information.output_tokens"
         if not isinstance(setting, PredictedBox):
             return Oracle() if setting == "oracle" else None
-        if setting.history is not None:
-            raise InputError(
-                f"{where}: history learns while the run goes, so it is no column; let a policy learn: order: {{history_sjf: {{quantile: 0.5}}}}"
-            )
         names = [name for name in PredictedBox.__struct_fields__ if getattr(setting, name) is not None]
         if len(names) != 1:
             raise InputError(
-                f"{where}: needs exactly one of predicted, noisy, bucket and rank, found {' and '.join(names) or 'none'}"
+                f"{where}: needs exactly one of predicted, noisy, bucket, rank and history, found {' and '.join(names) or 'none'}"
             )
         if setting.predicted is not None:
             return Noisy(setting.predicted.error)
-        return setting.noisy or setting.bucket or setting.rank
+        return setting.noisy or setting.bucket or setting.rank or setting.history
+
+    @property
+    def learner(self) -> History | None:
+        """The predictor that learns while a run goes; None: what is known is known beforehand."""
+        return self.output_tokens.history if isinstance(self.output_tokens, PredictedBox) else None
+
+    def without_groups(self) -> "Information":
+        """The same for requests that carry no labels."""
+        if self.learner is None:
+            return self
+        alike = msgspec.structs.replace(self.learner, group="none")
+        return msgspec.structs.replace(self, output_tokens=PredictedBox(history=alike))
 
 
 class Slo(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -34,6 +34,7 @@ from rota.worlds.serving.kernels.pages import PAGE
 from rota.worlds.serving.model import PrefixBlocks, Workload
 from rota.worlds.serving.naming import lay_out_names
 from rota.worlds.serving.pools import Pools
+from rota.worlds.serving.predictors import History
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
 from rota.worlds.serving.quality import Choice
@@ -47,6 +48,7 @@ IntColumn = npt.NDArray[np.int64]
 
 SERIES_BINS = 512
 KEY_ROOM = 8  # columns that a policy's keys may have
+LENGTHS = ("output_tokens", "size", "remaining")  # columns that say how long an answer will be
 NO_COLUMNS: Mapping[str, FloatColumn] = MappingProxyType({})
 
 
@@ -76,6 +78,7 @@ class Simulation:
         choice: Quality and price of each model for each request; None: not known.
         index: What the router knows of the prefix caches.
         similarity: For a semantic cache, how like each request is to earlier ones; None: there is no such cache.
+        learns: The predictor that learns lengths while the run goes, where `visible_output` is what it says beforehand; None: nothing is learned.
     """
 
     workload: Workload
@@ -88,10 +91,14 @@ class Simulation:
     plan: Plan | None = None
     seed: int = 0
     kept: list[Any] = field(default_factory=list, init=False, repr=False)  # arrays that only kernels know
+    reserved: list[tuple[IntColumn, int]] = field(
+        default_factory=list, init=False, repr=False
+    )  # tokens set aside for each request, in buckets of so many
     choice: Choice | None = None  # qualities and token prices of the models
     index: Index = field(default_factory=Index)
     renewed: int = 1
     similarity: Similarity | None = None  # what a look-up in a semantic cache finds
+    learns: History | None = None
 
     @property
     def tells_progress(self) -> bool:
@@ -347,12 +354,12 @@ class Simulation:
         }
         if self.visible_output is None:
             del moving["remaining"]
-            for name in ("output_tokens", "size", "remaining"):
+            for name in LENGTHS:
                 self._columns[name] = Column(name, self._columns[name].unit, self._columns[name].meaning, "hidden")
         else:
             fixed["output_tokens"] = self.visible_output
             fixed["size"] = rate.prefill_rate * work.prompt_tokens + rate.decode_rate * self.visible_output
-            for name in ("output_tokens", "size", "remaining"):
+            for name in LENGTHS:
                 column = self._columns[name]
                 self._columns[name] = Column(name, column.unit, column.meaning, self.quality.quality, self.quality.by)
         if self.makes_arrivals:  # looked up when asked
@@ -363,9 +370,11 @@ class Simulation:
         self._codes = {name: position for position, name in enumerate(fixed)} | moving
 
     def static_table(self, reads: tuple[str, ...]) -> Jobs:
-        """Columns of all requests as they are when they arrive."""
+        """Columns of all requests as they are when they arrive; those that are learned meanwhile are not known yet."""
         values: dict[str, npt.NDArray[Any]] = {}
         for name in reads:
+            if self.learns is not None and name in LENGTHS:
+                continue
             if name == "id":
                 values[name] = np.arange(len(self.workload))
             elif name in self._codes and (code := self._codes[name]) >= 0:
@@ -374,7 +383,10 @@ class Simulation:
                 values[name] = np.zeros(len(self.workload))
             elif name in self._codes:
                 values[name] = self._fixed[self._codes["size"]]
-        return Jobs(values, self._columns.values(), rows=len(self.workload))
+        columns = self._columns
+        if self.learns is not None:
+            columns = columns | {name: replace(columns[name], quality="hidden", by="") for name in LENGTHS}
+        return Jobs(values, columns.values(), rows=len(self.workload))
 
     def _decide_who_is_asked(self) -> None:
         """Orders that never change and costs that are a plain column stay in the kernel; the others are asked."""
@@ -430,7 +442,7 @@ class Simulation:
             self.jobs[at.WATCHED] = 1
             split = True
         quiet = quiet and self.roles.admit is None and self.roles.recall is None and self.adapters is None
-        quiet = quiet and all(replica.seat is None for replica in self.replicas)
+        quiet = quiet and all(replica.seat is None for replica in self.replicas) and self.learns is None
         alone = self.roles.migrate is None and self.roles.pool is None
         if quiet and not split and self.workload.programs is None and alone:
             self._own(at.A_STOPS, np.zeros((1, 2), np.int64))
@@ -454,6 +466,8 @@ class Simulation:
     def _static_keys(self, policy: Order, slot: int, width: int) -> bool:
         """Compute keys once where they cannot change. Returns whether the policy must be asked instead."""
         if policy.asked != "arrival" or (self.makes_arrivals and {"release", *_PROGRAM_COLUMNS} & set(policy.reads)):
+            return True
+        if self.learns is not None and set(LENGTHS) & set(policy.reads):
             return True
         rows = len(self.workload)
         keys = np.asarray(policy.keys(self.static_table(policy.reads), 0.0), np.float64)

@@ -28,6 +28,7 @@ from rota.worlds.serving.energy import Clocks
 from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.learned import groups
 from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
@@ -151,9 +152,11 @@ class Serving:
         work = apply_arrivals(work, case.arrivals, generator(seed, "arrivals"))
         work = apply_classes(work, case.classes, case.tenants, seed)
         work = apply_models(work, case.models, {name: each.model for name, each in case.tenants.items()}, seed)
-        work = apply_adapters(work, case.adapters, seed)
+        work = apply_topics(apply_adapters(work, case.adapters, seed), case.topics, seed)
         check_rooms(work, {number: bool(group.adapters) for number, group in enumerate(case.fleet)})
-        return apply_topics(work, case.topics, seed)
+        if case.information.learner is not None:
+            groups(work, case.information.learner.group)  # a label that there is not is told before anything runs
+        return work
 
     def random_workload(self, case: Case) -> bool:
         """Whether seeds differ in their requests: a replayed trace is one fact, not a sample."""
@@ -167,8 +170,9 @@ class Serving:
     def prepare(self, case: Case, policies: Sequence[Mapping[str, Any]]) -> None:
         """Compile what these policies need, on a handful of requests."""
         tiny = make_workload(np.array([0.0, 0.001]), np.array([8, 8]), np.array([2, 3]))
+        plain = replace(case, information=case.information.without_groups())
         for policy in policies:
-            self.run(case, tiny, policy, 0)
+            self.run(plain, tiny, policy, 0)
 
     def run(self, case: Case, workload: Workload, policy: Mapping[str, Any], seed: int) -> RunResult:
         """One policy on one seed.
@@ -226,6 +230,7 @@ class Serving:
             choice=choice(case, workload, [replica.model for replica in fleet], visible, seed),
             index=Index(case.index.kind, case.index.delay, case.index.blocks),
             renewed=case.information.hosts.every,
+            learns=case.information.learner,
         )
 
     def check_objective(self, case: Case, objective: str) -> None:
