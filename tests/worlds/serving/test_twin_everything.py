@@ -85,7 +85,7 @@ class ByFreeness(Scene):
 
     def roles(self, order: str = "fcfs", route: str = "least_outstanding") -> Any:
         roles = super().roles(order, route)
-        made = PairsByFreeness(self.below, self.above, every=self.every, stop=self.stop)
+        made = PairsByFreeness(self.below, self.above, self.every, self.stop, self.last_blocks, self.stages)
         return type(roles)(roles.order, roles.route, roles.hold, decode=roles.decode, migrate=made)
 
     def pairs_of(self, engines: list[SlowReplica], now: float) -> list[tuple[int, int]]:
@@ -94,7 +94,7 @@ class ByFreeness(Scene):
         for number, engine in enumerate(engines):
             size = engine.pool.size
             prompts = sum(0 if r.source or r.swapped else r.prompt for r in engine.waiting + engine.inbox)
-            free.append(((len(engine.pool.free) - -(-prompts // size)) / max(len(engine.running), 1), number))
+            free.append(((engine.pool.left - -(-prompts // size)) / max(len(engine.running), 1), number))
         givers = sorted((value, k) for value, k in free if value < self.below)
         takers = sorted(((value, k) for value, k in free if value > self.above), key=lambda each: (-each[0], -each[1]))
         return [(one, other) for (_, one), (_, other) in zip(givers, takers, strict=False)]

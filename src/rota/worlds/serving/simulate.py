@@ -692,6 +692,21 @@ class Simulation:
 
         return bool(fleet.switch(self.state, job, host, now))
 
+    def reserve_room(self, job: int, host: int, tokens: int, reserved: int, now: float) -> int:
+        """A host sets KV blocks aside for a decoding request's first tokens. Returns how many, with those from before; -1: it refuses."""
+        from rota.worlds.serving.kernels import migrate
+
+        return int(migrate.reserve_room(self.state, job, host, tokens, reserved, now))
+
+    def depart(self, job: int, host: int, reserved: int, now: float) -> bool:
+        """A decoding request leaves its batch for another host, whose reserved blocks become its own; its KV stays until it lands. False: it cannot."""
+        from rota.worlds.serving.kernels import migrate
+
+        done = bool(migrate.depart(self.state, job, host, reserved, now))
+        if self._caching:
+            self.table_for_each()
+        return done
+
     def decoding(self, host: int) -> IntColumn:
         """Requests that decode at a host, the one with the least KV first."""
         rows = self._arrays[at.A_RUNNING][host, : self.hosts[host, at.RUNNING_COUNT]]

@@ -42,13 +42,17 @@ class PairsByFreeness(Migrate):
         below: A replica whose freeness is less gives.
         above: A replica whose freeness is more takes.
         every: Seconds between two rounds.
-        stop: Seconds that a migrated request stands still.
+        stop: Seconds that a migrated request stands still besides the time of its last copy.
+        last_blocks: KV blocks that may be left for the last copy; Llumnix's `MIGRATION_LAST_STAGE_MAX_BLOCKS`.
+        stages: Copies at most; Llumnix's `MIGRATION_MAX_STAGES`.
     """
 
     below: float = 30.0
     above: float = 60.0
     every: float = 0.2
     stop: float = 0.02
+    last_blocks: int = 16
+    stages: int = 3
 
     reads = (*READS, "up", "id")
 
@@ -56,6 +60,10 @@ class PairsByFreeness(Migrate):
         if not (self.below <= self.above and self.every > 0 and self.stop >= 0):
             raise InputError(
                 f"llumnix: needs below <= above, every > 0 and stop >= 0; found {self.below:g}, {self.above:g}, {self.every:g}, {self.stop:g}"
+            )
+        if self.last_blocks < 1 or self.stages < 1:
+            raise InputError(
+                f"llumnix: last_blocks and stages must be 1 or more, found {self.last_blocks} and {self.stages}"
             )
 
     def pairs(self, hosts: Hosts, now: float) -> Sequence[tuple[int, int]]:
