@@ -222,7 +222,7 @@ class SlowEverything(SlowMoves):
             rows = [r for r in engine.running if r.decoding]
             if not rows or any(copy.source is engine for copy in self.copies):
                 continue
-            r = min(rows, key=lambda each: (each.computed, each.number))
+            r = min(rows, key=lambda each: (-each.priority, each.computed, each.number))
             self.next_stage(Copy(r, engine, other, r.preemptions))
 
     def switch(self, copy: Copy) -> None:

@@ -15,7 +15,7 @@ from rota.rules import ORDERS, PLACES
 from rota.worlds.serving.fleet import Migrate, Outage, Plan, Scaler, Scaling
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link, Transfers
-from rota.worlds.serving.policies.llumnix import Freest, PairsByFreeness
+from rota.worlds.serving.policies.llumnix import PairsByFreeness
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.simulate import Simulation
 from rota.worlds.serving.timing.linear import build as linear
@@ -303,15 +303,10 @@ def test_links_are_shared_fairly() -> None:
     assert net.through(3.5) == [8, 9]
 
 
-def test_freeness_by_hand() -> None:
-    hosts = Hosts({"free_blocks": np.array([100, 40, 300]), "waiting_tokens": np.array([0.0, 320.0, 0.0]), "block_tokens": np.array([16] * 3),
-                   "running": np.array([10, 5, 3]), "up": np.ones(3), "id": np.arange(3)})  # fmt: skip
-    assert Freest().costs(None, hosts, 0.0).tolist() == [-10.0, -4.0, -100.0]  # type: ignore[arg-type]
-    assert list(PairsByFreeness().pairs(hosts, 0.0)) == [(1, 2)]
-
-
 def test_wrong_answers() -> None:
     with pytest.raises(PolicyError, match="ids of two hosts"):
         simulate([(0, 4, 9, 0)], [moving(), moving()], Scripted([(0, 5)]), Link())
     with pytest.raises(InputError, match="below <= above"):
         PairsByFreeness(below=9.0, above=1.0)
+    with pytest.raises(InputError, match="1 or more, found 0 and 3"):
+        PairsByFreeness(last_blocks=0)

@@ -67,9 +67,9 @@ def random_outages(seed: int, host: int, mean_between: float, mean_repair: float
 class Migrate(Policy):
     """Which hosts give a decoding request to which others.
 
-    Asked every `every` seconds. The request with the least KV goes. Its KV is copied in stages while it decodes on; then it stands still until the last blocks
-    are copied, and goes on at the other host (`migration.py`). A migration is given up where the request has ended or was displaced meanwhile, and where the
-    other host has no room.
+    Asked every `every` seconds. Of the least urgent requests the one with the least KV goes. Its KV is copied in stages while it decodes on; then it stands
+    still until the last blocks are copied, and goes on at the other host (`migration.py`). A migration is given up where the request has ended or was displaced
+    meanwhile, and where the other host has no room.
 
     Attributes:
         every: Seconds between two questions.

@@ -46,10 +46,13 @@ class LiveMigration:
                 raise PolicyError(
                     f"{type(policy).__name__}: pair ({source}, {target}) at {now:g} s: ids of two hosts are needed"
                 )
-            rows = [] if any(copy.source == source for copy in self.copies.values()) else run.decoding(source).tolist()
-            if rows:
-                run.jobs[at.WATCHED, rows[0]] = 1  # its end ends the migration
-                self._stage(rows[0], Copy(source, target, int(run.jobs[at.PREEMPTIONS, rows[0]])), now)
+            if any(copy.source == source for copy in self.copies.values()):
+                continue
+            rows = run.decoding(source)
+            if len(rows):
+                job = int(rows[run.workload.priority[rows].argmax()])  # of the least urgent the one with the least KV
+                run.jobs[at.WATCHED, job] = 1  # its end ends the migration
+                self._stage(job, Copy(source, target, int(run.jobs[at.PREEMPTIONS, job])), now)
 
     def _stage(self, job: int, copy: Copy, now: float) -> None:
         """Begin the next stage, or give up: too many of them, the request displaced, or no room for it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -97,6 +98,11 @@ class Simulation:
     def tells_progress(self) -> bool:
         """Whether a policy is told of the tokens that running requests get."""
         return bool(self._progress)
+
+    @cached_property
+    def least_urgent(self) -> int:
+        """The largest priority of a request."""
+        return int(self.workload.priority.max(initial=0))
 
     @property
     def makes_arrivals(self) -> bool:
