@@ -1,6 +1,6 @@
 """Llumnix's virtual usage: the formula by hand, and what it changes: where requests go, which ones move, how replicas are emptied."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from rota.kernel.decisions import Place
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts
 from rota.rules import ORDERS, PLACES
-from rota.worlds.serving.columns import HOST_VALUES
+from rota.testing.conformance import ConformanceSuite, Subject
+from rota.worlds.serving.columns import HOST_VALUES, SERVING_HOST_COLUMNS
 from rota.worlds.serving.fleet import Migrate, Plan, Scaler, Scaling
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
@@ -22,6 +23,16 @@ from tests.worlds.serving.test_migration import BEAT, even
 from tests.worlds.serving.test_twin_fleet import Rows, workload
 
 LINE = Link(2.0**16, 0.0)
+
+
+class TestConformance(ConformanceSuite):
+    """With the defaults `freest` is a route like the others; here it reads all that it may."""
+
+    subjects: Mapping[str, Subject] = {
+        "freest with headroom": Subject(
+            lambda: Freest(1000.0), "place", host_columns=SERVING_HOST_COLUMNS, world="serving"
+        )
+    }
 
 
 def hosts(**columns: Sequence[float]) -> Hosts:

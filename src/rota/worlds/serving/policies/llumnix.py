@@ -1,7 +1,7 @@
 """Llumnix: requests go to the freest replica, and running ones move from the least free to the freest.
 
-Sun et al., Llumnix: Dynamic Scheduling for Large Language Model Serving, OSDI 2024 (arXiv 2406.03243), section 4.4, recalled. Freeness of a replica is its KV
-blocks less the virtual usage of its requests, for each request of its batch: how many steps it could still go on. Virtual usage: of a running request
+Sun et al., Llumnix: Dynamic Scheduling for Large Language Model Serving, OSDI 2024 (arXiv 2406.03243), section 4.4 and algorithm 1. Freeness of a replica is
+its KV blocks less the virtual usage of its requests, for each request of its batch: how many steps it could still go on. Virtual usage: of a running request
 the blocks that it holds, and of an urgent one its share of a headroom besides; of the first of the line the blocks that it asks for (the others of the line
 count nothing); of a replica that is to be switched off it is infinite. So one rule balances loads, makes room for who waits, keeps others away from urgent
 requests, and drains. Every moment the replicas below a threshold of freeness are paired with those above another one, the least free with the freest.
@@ -49,7 +49,7 @@ class Freest(Place):
 
     Attributes:
         headroom: KV tokens that a replica with urgent requests keeps free of others: its capacity less the load at which it decodes as fast as when it is
-            nearly empty. Llumnix's experiment has 1,600 tokens of load where 13,616 fit (recalled). 0: urgent requests are like the others.
+            nearly empty. Llumnix's experiment has 1,600 tokens of load (recalled) where 13,616 fit. 0: urgent requests are like the others.
     """
 
     headroom: float = 0.0
