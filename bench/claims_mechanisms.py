@@ -9,7 +9,7 @@ interval of the logarithm, paired by seed or window. Capacities (`batching`) are
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,6 @@ STUDIES = (
         ),
     ),
     Study("migration", ("e2e_p99", "ttft_p99", "e2e_mean"), (POISSON, *azure(2, 2), bursts(6))),
-    Study("priorities", ("high_e2e_mean", "e2e_mean"), (POISSON, *azure(2, 2), bursts(6))),
     Study(
         "disaggregated",
         ("goodput_share", "tpot_p99", "ttft_p99", "e2e_mean"),
@@ -137,20 +136,11 @@ def workloads(scenario: Scenario, load: Load, data: Path, seeds: int) -> list[Wo
     return [world.workload(scenario.case, seed) for seed in range(seeds)]
 
 
-def with_priorities(work: Workload) -> Workload:
-    """One request in ten is urgent, as in Llumnix's experiment."""
-    priority = np.ones(len(work), np.int64)
-    priority[np.random.default_rng(len(work)).random(len(work)) < 0.1] = 0
-    return replace(work, priority=priority)
-
-
 def measure(scenario: Scenario, policy: Mapping[str, Any], work: Workload, seed: int) -> Metrics:
-    """The metrics of a run, and those of its urgent requests."""
+    """The metrics of a run."""
     world: Any = scenario.world
-    run = world.run(scenario.case, work, policy, seed)
-    urgent = (work.priority == 0) & (run.outcomes["status"] == "finished")
-    more = {} if urgent.all() else {"high_e2e_mean": float(run.outcomes["e2e"][urgent].mean())}
-    return {**run.metrics, **more}
+    metrics: Metrics = world.run(scenario.case, work, policy, seed).metrics
+    return metrics
 
 
 def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:
@@ -160,8 +150,6 @@ def lines(study: Study, data: Path, seeds: int) -> Iterator[str]:
         for fleet, changes in study.fleets:
             scenario = read(EXAMPLES / f"{study.file}.yaml", [*load.changes, *changes])
             works = workloads(scenario, load, data, seeds)
-            if study.file == "priorities":
-                works = [with_priorities(work) for work in works]
             for policy in scenario.policies:
                 label = f"{fleet}, {policy['name']}" if fleet else str(policy["name"])
                 found[label] = [measure(scenario, policy, work, seed) for seed, work in enumerate(works)]

@@ -113,6 +113,27 @@ def test_a_place_is_the_class_that_the_world_runs(name: str) -> None:
     )
 
 
+def test_a_headroom_for_urgent_requests_is_refused() -> None:
+    """Which requests run, and how urgent the least urgent ones are, only a simulation knows."""
+    build(PolicySettings(place={"freest": {}}), Path())
+    with pytest.raises(InputError, match="'urgent_running', which a router does not have"):
+        build(PolicySettings(place={"freest": {"headroom": 4000}}), Path())
+
+
+def test_freest_counts_the_first_of_the_line() -> None:
+    """Two requests wait at the first backend, by the router's own account: of 640 and 6,400 tokens, ten blocks of 64 for the first. Six others run there."""
+    from rota.route.decide import _head_blocks
+
+    [host] = backends(1)
+    assert _head_blocks(host, 0.0, 64) == 0.0
+    for number, (tokens, first_byte) in enumerate([*[(64.0, 1.0)] * 6, (640.0, math.nan), (6400.0, math.nan)]):
+        each = job(number, prompt_tokens=tokens)
+        each.first_byte = first_byte
+        host.start(each, 0.0)
+    assert host.queued(2.0) == 2
+    assert _head_blocks(host, 2.0, 64) == 10.0
+
+
 ENGINE_ONLY = ("dlpm", "prefix_groups")  # they read what only an engine knows of prompts
 ENGINE_COLUMNS = {"cached_tokens", "prefix_group", "group_tokens", "tool", "context_tokens", "reload_seconds"}
 
@@ -159,7 +180,7 @@ def test_every_column_of_the_world_exists_live() -> None:
     from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS
     from rota.route.decide import _HOST_VALUES, _JOB_VALUES
 
-    hidden = SIMULATED_COLUMNS | ENGINE_COLUMNS | {"urgent"}
+    hidden = SIMULATED_COLUMNS | ENGINE_COLUMNS | {"urgent", "urgent_running"}
     assert {*HOST_COLUMNS, *SERVING_HOST_COLUMNS} - hidden <= set(_HOST_VALUES)
     assert {*JOB_COLUMNS, *SERVING_JOB_COLUMNS} - hidden <= set(_JOB_VALUES)
     known = columns(WRITTEN)

@@ -52,7 +52,12 @@ def columns(written: Document) -> tuple[dict[str, Column], dict[str, Column]]:
     quality(job, ("program_left",), "estimated", "sessions that were quiet for ten minutes")
     quality(host, ("work", "outstanding_tokens"), "estimated", "predicted lengths")
     quality(job, ("program_attained", "path_attained"), "estimated", "rates of the backends that served the session")
-    quality(host, ("prefill_tokens", "waiting_tokens", "active_tokens"), "estimated", "prompts without a first byte")
+    quality(
+        host,
+        ("prefill_tokens", "waiting_tokens", "active_tokens", "head_blocks"),
+        "estimated",
+        "prompts without a first byte",
+    )
     quality(host, ("cached_tokens", "missing_tokens"), "estimated", "an index of what was sent")
     quality(host, ("queued", "running", "kv_use", "free_blocks"), "stale", age=stale)
     return job, host
@@ -301,6 +306,13 @@ def _cached(host: Backend, job: Job, seen: Situation) -> float:
     return min(seen.prefix_tokens * seen.prefix.match(host.id, job.blocks), job.prompt_tokens)
 
 
+def _head_blocks(host: Backend, now: float, block_tokens: int) -> float:
+    """Blocks for the prompt of who waits longest: of those without a first byte the last ones are in the line, as engines take them in turn."""
+    waiting = [each for each in host.outstanding.values() if each.first_byte != each.first_byte]
+    queued = min(int(host.queued(now)), len(waiting))
+    return float(-(-waiting[-queued].prompt_tokens // block_tokens)) if queued > 0 else 0.0
+
+
 def _prefill_tokens(host: Backend) -> float:
     """Prompts without a first byte of their answer: how far a chunked prefill has come is not seen from here."""
     return sum(each.prompt_tokens for each in host.outstanding.values() if each.first_byte != each.first_byte)
@@ -320,6 +332,7 @@ _HOST_VALUES: dict[str, Callable[[Backend, Job, float, Situation], float]] = {
     "max_running": lambda host, job, now, seen: host.settings.max_running,
     "prefill_tokens": lambda host, job, now, seen: _prefill_tokens(host),
     "waiting_tokens": lambda host, job, now, seen: _prefill_tokens(host),
+    "head_blocks": lambda host, job, now, seen: _head_blocks(host, now, seen.prefix_tokens),
     "active_tokens": lambda host, job, now, seen: sum(
         each.prompt_tokens + each.generated for each in host.outstanding.values()
     ),

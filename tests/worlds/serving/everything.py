@@ -31,8 +31,11 @@ STEP = 0.0625  # of arrivals, seconds; what happens to hosts lies between, so th
 class ScriptedPairs(Migrate):
     """Pairs in turn, at each question some of them."""
 
-    def __init__(self, script: Sequence[Sequence[tuple[int, int]]], every: float, stop: float) -> None:
+    def __init__(
+        self, script: Sequence[Sequence[tuple[int, int]]], every: float, stop: float, last_blocks: int, stages: int
+    ) -> None:
         self.script, self.turn, self.every, self.stop = script, 0, every, stop
+        self.last_blocks, self.stages = last_blocks, stages
 
     def pairs(self, hosts: Hosts, now: float) -> Sequence[tuple[int, int]]:
         return next_of(self.script, self)
@@ -65,6 +68,8 @@ class Scene:
     pairs: list[list[tuple[int, int]]] | None = None
     every: float = 0.0
     stop: float = 0.0
+    last_blocks: int = 16
+    stages: int = 3
     wanted: list[float] | None = None
     scaling: Scaling = field(default_factory=Scaling)
     concurrency: int = 0
@@ -77,7 +82,9 @@ class Scene:
         return [iter([each for each in self.outages if each.host == host]) for host in hosts]
 
     def roles(self, order: str = "fcfs", route: str = "least_outstanding") -> Roles:
-        migrate = ScriptedPairs(self.pairs, self.every, self.stop) if self.pairs else None
+        migrate = (
+            ScriptedPairs(self.pairs, self.every, self.stop, self.last_blocks, self.stages) if self.pairs else None
+        )
         scale = ScriptedScaler(self.wanted, 3 * self.every) if self.wanted else None
         place = PLACES[route]()
         place.bind(generator(self.seed, "route"))
@@ -119,6 +126,7 @@ class Scene:
         return SlowEverything(
             self.fleet, FCFS().ranking(), outstanding, outstanding, self.link, self.outages, pairs if self.pairs else None, self.every,
             self.stop, wanted if self.wanted else None, 3 * self.every, self.scaling, pool_of(self.workload), parents, delays,
+            self.last_blocks, self.stages,
         )  # fmt: skip
 
     def compare(self) -> Simulation:
@@ -131,6 +139,7 @@ class Scene:
         same(run, slow)
         assert run.jobs[at.RESTARTS].tolist() == [r.restarts for r in slow]
         assert (run.fleet.migrations if run.fleet else 0) == twin.migrations
+        assert (run.fleet.live.given_up if run.fleet and run.fleet.live else 0) == twin.given_up
         end = float(np.nanmax(run.seconds[at.FINISH], initial=0.0))
         if run.fleet:
             assert run.fleet.power.seconds(end).tolist() == twin.seconds_on(end)
@@ -157,6 +166,8 @@ def scene(seed: int, *features: str) -> Scene:
                   stop=float(draw.choice([0.0, 0.0309])))  # fmt: skip
     hosts = len(found.fleet)
     if "migrate" in features:
+        stages = generator(seed, "stages")  # its own, so that the scenes that were found once stay as they are
+        found.last_blocks, found.stages = int(stages.integers(1, 5)), int(stages.integers(1, 5))
         found.pairs = [[_pair(draw, hosts) for _ in range(draw.integers(0, 4))] for _ in range(29)]
     if "fail" in features:
         found.outages = _outages(draw, hosts)

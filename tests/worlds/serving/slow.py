@@ -81,6 +81,12 @@ class Pool:
     def __init__(self, replica: Replica) -> None:
         self.size = replica.block_tokens
         self.free = [Block() for _ in range(replica.kv_blocks)]
+        self.reserved = 0  # of these, set aside for requests that are on their way
+
+    @property
+    def left(self) -> int:
+        """Blocks for those that are here."""
+        return len(self.free) - self.reserved
 
     def need(self, tokens: int) -> int:
         return -(-tokens // self.size)
@@ -276,14 +282,14 @@ class SlowReplica:
 
     def stuck(self) -> bool:
         """Whether somebody finds no block. With `spare_block` each decoder, in order of arrival, must find a free one, even if it takes none."""
-        missing, free = self.cut_chunks(), len(self.pool.free)
+        missing, free = self.cut_chunks(), self.pool.left
         decoders = sorted((r for r in self.running if r.decoding), key=lambda each: each.tie)
         if self.rules.spare_block and len(decoders) > 1:
             for r in decoders:
                 if free < 1:
                     return True
                 free -= self.pool.need(r.computed + 1) - len(r.blocks)
-        return missing > len(self.pool.free)
+        return missing > self.pool.left
 
     def displace(self, r: Request) -> None:
         self.running.remove(r)
@@ -320,7 +326,7 @@ class SlowReplica:
             spent = sum((1 if beside else 0) if r.decoding else r.chunk for r in self.running)
             left = rules.budget - spent
             full = len(self.running) + len(self.lagging) >= self.replica.max_running
-            if left <= 0 or (not self.order.preemptive and (full or not (self.pool.free or self.kept))):
+            if left <= 0 or (not self.order.preemptive and (full or not (self.pool.left or self.kept))):
                 break
             self.ask("order")
             r = self.first() if rules.reservation is None else longest_fitting(self)
@@ -362,12 +368,12 @@ class SlowReplica:
             tokens = max(tokens, r.target)
         idle = sum(1 for block in hits if block.holders == 0)
         if r.swapped and self.rules.reserve != RESERVE_FIXED and not self.all_free():
-            return self.pool.need(tokens) + 1 + self.rules.watermark_blocks <= len(self.pool.free)
-        return self.pool.need(tokens) - len(hits) + idle + self.rules.watermark_blocks <= len(self.pool.free)
+            return self.pool.need(tokens) + 1 + self.rules.watermark_blocks <= self.pool.left
+        return self.pool.need(tokens) - len(hits) + idle + self.rules.watermark_blocks <= self.pool.left
 
     def all_free(self) -> bool:
         """Whether nobody holds a block: then even who needs all of them may begin."""
-        return len(self.pool.free) == self.replica.kv_blocks
+        return self.pool.left == self.replica.kv_blocks
 
     def set_aside(self, r: Request, chunk: int, hits: list[Block]) -> int:
         if self.rules.reserve == RESERVE_FIXED:

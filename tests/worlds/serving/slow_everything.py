@@ -28,6 +28,10 @@ class Copy:
     source: SlowReplica
     target: SlowReplica
     displaced: int  # how often it had been before: a copy of a displaced request is worth nothing
+    stages: int = 0  # that have begun
+    copied: int = 0  # tokens that are there, or on their way
+    reserved: int = 0  # blocks that wait for it at the target
+    last: bool = False  # it stands still
 
 
 @dataclass
@@ -45,7 +49,9 @@ class SlowEverything(SlowMoves):
 
     Args:
         pairs: Which replicas give a request to which others, asked every `every_pairs` seconds; None: nothing migrates.
-        stop: Seconds that a migrated request stands still.
+        stop: Seconds that a migrated request stands still, besides its last copy.
+        last_blocks: Blocks that may be left for the last copy.
+        stages: Copies at most.
         wanted: How many replicas should be on, asked every `every_wanted` seconds; None: all are.
         scaling: What the autoscaler may do.
         pool: Makes the KV blocks of a replica.
@@ -55,7 +61,7 @@ class SlowEverything(SlowMoves):
     def __init__(self, replicas: Sequence[Replica], order: Ranking, cost: Cost = no_cost, decode: Cost = no_cost, link: Link | None = None,
                  outages: Sequence[Outage] = (), pairs: Pairs | None = None, every_pairs: float = 0.0, stop: float = 0.0, wanted: Wanted | None = None,
                  every_wanted: float = 0.0, scaling: Scaling | None = None, pool: Callable[[Replica], Pool] = Pool,
-                 parents: Sequence[Sequence[int]] | None = None, delays: Sequence[float] = ()) -> None:  # fmt: skip
+                 parents: Sequence[Sequence[int]] | None = None, delays: Sequence[float] = (), last_blocks: int = 16, stages: int = 3) -> None:  # fmt: skip
         super().__init__(replicas, order, cost, decode, link, outages)
         self.pool, self.pairs, self.wanted, self.scaling = pool, pairs, wanted, scaling or Scaling()
         for engine, replica in zip(self.engines, replicas, strict=True):
@@ -63,8 +69,9 @@ class SlowEverything(SlowMoves):
         self.every_pairs, self.stop, self.every_wanted = every_pairs, stop, every_wanted
         self.parents, self.delays = parents, delays
         self.copies: list[Copy] = []
+        self.last_blocks, self.stages = last_blocks, stages
         self.shut: set[int] = set()
-        self.migrations = self.preempted = 0
+        self.migrations = self.given_up = self.preempted = 0
         self.seen: list[object] = [None] * len(replicas)
         self.touched = [0.0] * len(replicas)
         self.begun: dict[int, float] = {}  # when the iteration of a replica began that is under way
@@ -158,6 +165,8 @@ class SlowEverything(SlowMoves):
                 self.begun[k] = engine.now
                 self.keep_step(k)
         super().after()
+        for copy in [each for each in self.copies if each.request.generated == each.request.output]:
+            self.stop_copy(copy)
         self.let_go()
         for k, engine in enumerate(self.engines):
             held = [r.number for each in self.engines for r in each.running + each.waiting if r.source is engine]
@@ -210,44 +219,74 @@ class SlowEverything(SlowMoves):
         self.later(self.now + self.every_pairs, "pairs", None)
         for source, target in self.pairs(self.engines, self.now):
             engine, other = self.engines[source], self.engines[target]
-            under_way = [copy.request for copy in self.copies]
-            rows = [r for r in engine.running if r.decoding and r not in under_way]
-            if not rows or any(copy.request.host == source for copy in self.copies):
+            rows = [r for r in engine.running if r.decoding]
+            if not rows or any(copy.source is engine for copy in self.copies):
                 continue
-            r = min(rows, key=lambda each: (each.computed, each.number))
-            copy = Copy(r, engine, other, r.preemptions)
-            self.copies.append(copy)
-            self.carry()
-            self.flying.append([copy, engine, other, engine.replica.kv_bytes * r.computed])
+            r = min(rows, key=lambda each: (-each.priority, each.computed, each.number))
+            self.next_stage(Copy(r, engine, other, r.preemptions))
 
     def switch(self, copy: Copy) -> None:
-        """The copy is there: the request goes on at the other replica, if that has a slot and the blocks."""
+        """What was on its way is there: the next stage begins, or after the last one the request goes on."""
+        if copy.last:
+            self.migrations += 1
+            copy.request.flight = self.made
+            self.later(self.now + (self.link.latency + self.stop), "land", (copy.request, self.made))
+        else:
+            self.next_stage(copy)
+
+    def next_stage(self, copy: Copy) -> None:
+        """Copy the full blocks that are not there yet; or, when few are left, all of them while the request stands still."""
         r, engine, other = copy.request, copy.source, copy.target
-        target, rules = self.engines.index(other), other.rules
-        if (
-            r not in engine.running
-            or not r.decoding
-            or r.preemptions != copy.displaced
-            or target in self.shut | self.down
-        ):
+        size, target, rules = engine.replica.block_tokens, self.engines.index(other), other.rules
+        stays = r not in engine.running or not r.decoding or r.preemptions != copy.displaced
+        if stays or copy.stages == self.stages:
+            self.give_up(copy)
             return
-        tokens = max(r.computed, rules.reserve_tokens if rules.reserve == RESERVE_FIXED else 0)
+        blocks = ceil(r.computed / size)
+        last = blocks - copy.copied // size <= self.last_blocks
+        tokens = r.computed if last else (blocks - 1) * size
+        here = other.pool.need(max(tokens, rules.reserve_tokens if rules.reserve == RESERVE_FIXED else 0))
         full = len(other.running) + len(other.lagging) >= other.replica.max_running
-        if not can_decode(other.replica, r):
+        room = here + rules.watermark_blocks <= other.pool.left + copy.reserved
+        if target in self.shut | self.down or full or not room or not can_decode(other.replica, r):
+            self.give_up(copy)
             return
-        if full or other.pool.need(tokens) + rules.watermark_blocks > len(other.pool.free):
-            return
+        other.pool.reserved += (0 if last else here) - copy.reserved
+        copy.reserved = 0 if last else here
+        if last:
+            self.depart(r, engine, other)
+        size_of_copy = engine.replica.kv_bytes * (tokens - copy.copied)
+        copy.copied, copy.last, copy.stages = tokens, last, copy.stages + 1
+        self.copies.append(copy)
+        self.carry()
+        self.flying.append([copy, engine, other, size_of_copy])
+
+    def depart(self, r: Request, engine: SlowReplica, other: SlowReplica) -> None:
+        """A request leaves its batch. Its blocks stay until the other replica has what is in them."""
+        rules = other.rules
+        engine.pool.extend(r, r.computed)  # no more of them, but the full ones get their names
         engine.running.remove(r)
         engine.batch = [each for each in engine.batch if each is not r]
-        engine.pool.release(r)
+        r.kept, r.blocks, r.source = r.blocks, [], engine
         self.kick(engine)
-        r.target, r.decoding, r.moving, r.host = r.computed, False, True, target
+        r.target, r.decoding, r.moving, r.host = r.computed, False, True, self.engines.index(other)
         other.running.append(r)
         other.pool.take(r, [])
-        other.pool.extend(r, tokens)
-        self.migrations += 1
-        r.flight = self.made
-        self.later(self.now + self.stop, "land", (r, self.made))
+        other.pool.extend(r, max(r.computed, rules.reserve_tokens if rules.reserve == RESERVE_FIXED else 0))
+
+    def stop_copy(self, copy: Copy) -> None:
+        """A migration ends between two stages."""
+        self.copies.remove(copy)
+        if any(each[0] is copy for each in self.flying):
+            self.carry()
+            self.flying = [each for each in self.flying if each[0] is not copy]
+        self.give_up(copy)
+
+    def give_up(self, copy: Copy) -> None:
+        self.given_up += 1
+        if copy.reserved:
+            copy.target.pool.reserved -= copy.reserved
+            self.kick(copy.target)
 
     # -- switches -------------------------------------------------------------------------------------------------
 
@@ -291,6 +330,8 @@ class SlowEverything(SlowMoves):
             power.starting.discard(host)
             self.shut.add(host)
             power.draining[host] = self.now
+            for copy in [each for each in self.copies if each.target is self.engines[host] and not each.last]:
+                self.stop_copy(copy)
         self.put_off()
 
     def open(self, host: int) -> None:
@@ -338,12 +379,29 @@ class SlowEverything(SlowMoves):
 
     def hand_over(self, r: Request) -> None:
         able = [k for k in self.open_hosts() if can_decode(self.engines[k].replica, r)]
-        best = min(able, key=lambda k: (self.decode(self.engines[k], r), self.engines[k].decisions, k), default=None)
+        others = [k for k in able if self.engines[k] is not r.source]
+        best = min(others, key=lambda k: (self.decode(self.engines[k], r), self.engines[k].decisions, k), default=None)
+        if best is None and able:
+            self.compute_again(r)
+            return
         if best is None:
             self.stranded.append(r)
             return
         r.host = best
         self.engines[best].receive(r, self.now)
+
+    def compute_again(self, r: Request) -> None:
+        """Only the replica that a request had left could decode it: that takes it as a new one."""
+        assert r.source is not None
+        r.blocks, r.registered, r.kept = r.kept, 1 << 60, []
+        r.source.pool.release(r)
+        self.kick(r.source)
+        r.lost = max(r.lost, r.prefilled)
+        r.source, r.host, r.computed, r.chunk = None, None, 0, 0
+        r.target = r.prompt + r.generated
+        r.restarts += 1
+        self.held.append(r)
+        self.something_changed = True
 
     def land(self, r: Request) -> None:
         engine, source = self.engines[r.host], r.source
@@ -365,10 +423,12 @@ class SlowEverything(SlowMoves):
             self.later(outage.end, "up", line)
             return
         engine = self.engines[outage.host]
-        for copy in [each for each in self.copies if engine in (each.source, each.target)]:
-            self.copies.remove(copy)
+        broken = [each for each in self.copies if engine in (each.source, each.target)]
         super().go_down(line)
         engine.pool = self.pool(engine.replica)
+        for copy in broken:
+            copy.reserved = 0 if copy.target is engine else copy.reserved
+            self.stop_copy(copy)
 
     def come_back(self, line: list[Outage]) -> None:
         outage = line[0]

@@ -103,7 +103,7 @@ def test_rules_of_the_scalers() -> None:
     assert scaler.wanted(hosts(kv_use=[0.1, 0.1, 0.1], up=[1, 1, 1]), 30.0) == 4, "downwards only after a while"
     assert scaler.wanted(hosts(kv_use=[0.1, 0.1, 0.1], up=[1, 1, 1]), 61.0) == 1
     assert Utilisation(target=0.5).wanted(hosts(kv_use=[0.54], up=[1]), 0.0) == 1, "within the tolerance"
-    table = {"waiting_tokens": [0.0, 0.0], "block_tokens": [16, 16], "up": [1, 1]}
+    table = {"head_blocks": [0, 0], "up": [1, 1]}
     assert FleetFreeness(10, 50).wanted(hosts(free_blocks=[20, 20], running=[4, 4], **table), 0.0) == 3
     assert FleetFreeness(10, 50).wanted(hosts(free_blocks=[900, 20], running=[1, 4], **table), 0.0) == 1
 

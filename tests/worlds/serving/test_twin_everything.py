@@ -1,5 +1,6 @@
 """The simulator equals its slow twin to the bit, where requests migrate, replicas are switched on and off, fail, slow down and go in step, and all at once."""
 
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rota.worlds.serving.batching import RESERVE_FIXED
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.policies.llumnix import PairsByFreeness
 from tests.worlds.serving.everything import Scene, scene
 from tests.worlds.serving.slow import SlowReplica
+from tests.worlds.serving.slow_everything import SlowEverything
 from tests.worlds.serving.test_twin_fleet import replica, shared_beginnings, workload
 
 seeds = st.integers(0, 1 << 30)
@@ -79,33 +82,53 @@ def test_the_scenes_have_what_they_say() -> None:
 
 
 class ByFreeness(Scene):
-    """Llumnix's own pairs instead of a script; the twin works freeness out from its lists."""
+    """Llumnix's own pairs instead of a script; the twin works virtual usages out from its lists, one request after another."""
 
-    below, above = 3.0, 3.5
+    below, above, headroom = 3.0, 3.5, 0.0
 
     def roles(self, order: str = "fcfs", route: str = "least_outstanding") -> Any:
         roles = super().roles(order, route)
-        made = PairsByFreeness(self.below, self.above, every=self.every, stop=self.stop)
-        return type(roles)(roles.order, roles.route, roles.hold, decode=roles.decode, migrate=made)
+        made = PairsByFreeness(
+            self.below, self.above, self.every, self.stop, self.last_blocks, self.stages, self.headroom
+        )
+        return type(roles)(roles.order, roles.route, roles.hold, decode=roles.decode, migrate=made, scale=roles.scale)
 
-    def pairs_of(self, engines: list[SlowReplica], now: float) -> list[tuple[int, int]]:
-        """A replica with fewer free blocks for each of its requests than `below` gives to one that has more than `above`, the neediest to the freest."""
+    def virtual_usage(self, engine: SlowReplica) -> float:
+        """In blocks: who runs with what it holds and an urgent one's share of the headroom, who is first in the line with what it asks for."""
+        line = sorted(engine.waiting, key=lambda r: (r.order_key, r.tie)) or engine.inbox
+        least = int(self.workload.priority.max())
+        rules, used = (
+            engine.rules,
+            float(engine.replica.kv_blocks - engine.pool.left),
+        )  # of those that run, and are on their way
+        for r in engine.running:
+            alike = sum(each.priority == r.priority for each in engine.running)
+            kinds = len({each.priority for each in engine.running if each.priority < least})
+            used += self.headroom / engine.pool.size / alike / kinds if r.priority < least else 0.0
+        for r in line[:1]:
+            used += engine.pool.need(max(r.target, rules.reserve_tokens if rules.reserve == RESERVE_FIXED else 0))
+        return used
+
+    def pairs_of(self, twin: SlowEverything, now: float) -> list[tuple[int, int]]:
+        """A replica with fewer blocks left for each of its requests than `below` gives to one that has more than `above`, the neediest to the freest."""
         free = []
-        for number, engine in enumerate(engines):
-            size = engine.pool.size
-            prompts = sum(0 if r.source or r.swapped else r.prompt for r in engine.waiting + engine.inbox)
-            free.append(((len(engine.pool.free) - -(-prompts // size)) / max(len(engine.running), 1), number))
-        givers = sorted((value, k) for value, k in free if value < self.below)
+        for number, engine in enumerate(twin.engines):
+            left = (engine.replica.kv_blocks - self.virtual_usage(engine)) / max(len(engine.running), 1)
+            free.append((-inf if number in twin.shut | twin.down else left, number))
+        givers = sorted((value, k) for value, k in free if value < self.below and twin.engines[k].running)
         takers = sorted(((value, k) for value, k in free if value > self.above), key=lambda each: (-each[0], -each[1]))
         return [(one, other) for (_, one), (_, other) in zip(givers, takers, strict=False)]
 
 
-@settings(max_examples=150)
+@pytest.mark.parametrize("headroom", [0.0, 8.0])
+@pytest.mark.parametrize("features", [("migrate", "swap"), ("migrate", "scale", "fail")], ids="+".join)
+@settings(max_examples=75)
 @given(seed=seeds)
-def test_llumnix_pairs(seed: int) -> None:
-    found = ByFreeness(**vars(scene(seed, "migrate", "swap")))
+def test_llumnix_pairs(features: tuple[str, ...], headroom: float, seed: int) -> None:
+    found = ByFreeness(**vars(scene(seed, *features)))
+    found.headroom = headroom  # a whole number of blocks of 4 or 8 tokens, so that shares add up to the bit
     twin = found.twin()
-    twin.pairs = found.pairs_of
+    twin.pairs = lambda engines, now: found.pairs_of(twin, now)
     found.twin = lambda: twin  # type: ignore[method-assign]
     found.compare()
 

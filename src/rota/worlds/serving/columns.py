@@ -83,6 +83,8 @@ SERVING_HOST_COLUMNS = {
         Column("price", "USD", "dollars an hour of its GPUs"),
         Column("held", "jobs", "requests that wait at the router, the same for every host"),
         Column("prefill_rate", "s", "seconds of work a prompt token"),
+        Column("head_blocks", "blocks", "KV blocks that the first of the line asks for, 0: nobody waits"),
+        Column("urgent_running", "jobs", "running requests more urgent than the least urgent ones of the workload"),
         Column("urgent", "", "1 for hosts of high priority, 0 for those of low priority"),
     )
 }
@@ -97,8 +99,9 @@ PAIR_COLUMNS = {
 }
 LOADS = {
     *("queued", "running", "outstanding", "work", "outstanding_tokens", "kv_use", "free_blocks", "waiting_tokens"),
-    *("prefill_tokens", "active_tokens"),
+    *("prefill_tokens", "active_tokens", "head_blocks", "urgent_running"),
 }
+LOOKED_AT = ("head_blocks", "urgent_running")  # columns of hosts that a question looks up in a call of their own
 ROUTE_COLUMNS = {
     "id": at.COLUMN_ID,
     "decisions": at.COLUMN_DECISIONS,
@@ -120,6 +123,22 @@ def _left(run: "Simulation") -> tuple[FloatColumn, FloatColumn]:
     return tokens, seconds
 
 
+def _head_blocks(run: "Simulation") -> npt.NDArray[np.int64]:
+    from rota.worlds.serving.kernels.virtual import head_blocks  # compiled only for a policy that reads it
+
+    out = np.zeros(len(run.replicas), np.int64)
+    head_blocks(run.state, out)
+    return out
+
+
+def _urgent_running(run: "Simulation") -> npt.NDArray[np.int64]:
+    from rota.worlds.serving.kernels.virtual import urgent_running
+
+    out, priority = np.zeros(len(run.replicas), np.int64), run.workload.priority
+    urgent_running(run.state, priority, run.least_urgent, out)
+    return out
+
+
 HOST_VALUES: dict[str, Callable[["Simulation"], npt.NDArray[Any]]] = {
     "id": lambda run: np.arange(len(run.replicas)),
     "queued": lambda run: run.hosts[:, at.QUEUED_COUNT] + run.hosts[:, at.INBOX_COUNT],
@@ -131,6 +150,8 @@ HOST_VALUES: dict[str, Callable[["Simulation"], npt.NDArray[Any]]] = {
     "kv_use": lambda run: 1.0 - run.hosts[:, at.FREE] / run.hosts[:, at.KV_BLOCKS],
     "free_blocks": lambda run: run.hosts[:, at.FREE],
     "block_tokens": lambda run: run.hosts[:, at.BLOCK_TOKENS],
+    "head_blocks": _head_blocks,
+    "urgent_running": _urgent_running,
     "waiting_tokens": lambda run: run.clocks[:, at.WAITING_PROMPT].copy(),
     "up": lambda run: 1 - run.hosts[:, at.SHUT],
     "urgent": lambda run: np.array([float(replica.urgent) for replica in run.replicas]),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Place, Policy
-from rota.kernel.errors import BrokenRunError, PolicyError
+from rota.kernel.errors import BrokenRunError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.admission import Gate
@@ -24,6 +24,7 @@ from rota.worlds.serving.energy import Energy, EnergyPlan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.learned import Learned
 from rota.worlds.serving.links import Link, Transfers
+from rota.worlds.serving.migration import Copy, LiveMigration
 from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.pool_engine import PoolEngine
 from rota.worlds.serving.pools import PoolBook
@@ -68,16 +69,21 @@ def random_outages(seed: int, host: int, mean_between: float, mean_repair: float
 class Migrate(Policy):
     """Which hosts give a decoding request to which others.
 
-    Asked every `every` seconds. The request with the least KV goes. Its KV is copied while it decodes on; then it stops for `stop` seconds and goes on at the
-    other host. A copy is thrown away where the request has ended meanwhile or the other host has no room.
+    Asked every `every` seconds. Of the least urgent requests the one with the least KV goes. Its KV is copied in stages while it decodes on; then it stands
+    still until the last blocks are copied, and goes on at the other host (`migration.py`). A migration is given up where the request has ended or was displaced
+    meanwhile, and where the other host has no room.
 
     Attributes:
         every: Seconds between two questions.
-        stop: Seconds that a request stands still.
+        stop: Seconds that a request stands still besides the time of its last copy: what the hosts have to say to each other.
+        last_blocks: KV blocks of the source that may be left for the last copy.
+        stages: Copies at most, the last one with them; a migration that needs more is given up.
     """
 
     every: float = 0.2
     stop: float = 0.02
+    last_blocks: int = 16
+    stages: int = 3
 
     def pairs(self, hosts: Hosts, now: float) -> Sequence[tuple[int, int]]:
         """(from, to): ids of hosts; at most one request goes from each."""
@@ -127,15 +133,6 @@ class Plan:
     energy: EnergyPlan | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """KV under way while its request decodes; `preemptions`: how often that had been displaced when the copy began."""
-
-    source: int
-    target: int
-    preemptions: int
-
-
 @dataclass
 class Fleet:
     """The hosts of one run together."""
@@ -161,12 +158,13 @@ class Fleet:
         self.stranded_seconds = 0.0
         self._pending = 0  # actions that are not outages
         self._family()
-        self.migrate = self.run.roles.migrate
         self.migrations = self.swaps = 0
-        self._copies: dict[int, _Copy] = {}  # KV that is copied while its request decodes
-        if self.migrate is not None:
+        migrate = self.run.roles.migrate
+        self.live = None if migrate is None else LiveMigration(self, migrate)
+        self._copies: dict[int, Copy] = {} if self.live is None else self.live.copies
+        if self.live is not None and migrate is not None:
             first = float(self.run.workload.arrival.min(initial=np.inf))
-            self.later(first + self.migrate.every, self._ask_migrate, outage=True)
+            self.later(first + migrate.every, self.live.ask, outage=True)
         self.engine: PoolEngine | None = None
         self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
         self.engine = (
@@ -307,6 +305,8 @@ class Fleet:
     def _ended(self, job: int, now: float) -> None:
         """A call is done: those that waited for it last are on their way."""
         self.machines.ended(int(self.run.jobs[at.HOST, job]), now)
+        if self.live is not None:
+            self.live.ended(job, now)
         if self.pools is not None:
             self.pools.forget(job)
             if self.pools.mirrors is not None:
@@ -424,37 +424,24 @@ class Fleet:
 
     # -- migration ------------------------------------------------------------------------------------------------
 
-    def _ask_migrate(self, now: float) -> None:
-        """Start the copies that the migrate role asks for, one at a time from each host."""
-        policy, run = self.migrate, self.run
-        if policy is None:
-            return
-        self.later(now + policy.every, self._ask_migrate, outage=True)
-        leaving = {int(run.jobs[at.HOST, job]) for job in self._copies}
-        for source, target in policy.pairs(run.table(policy.reads), now):
-            if not (0 <= source < len(run.replicas) and 0 <= target < len(run.replicas) and source != target):
-                raise PolicyError(
-                    f"{type(policy).__name__}: pair ({source}, {target}) at {now:g} s: ids of two hosts are needed"
-                )
-            rows = [job for job in run.decoding(source).tolist() if job not in self._copies]
-            if source in leaving or not rows:
-                continue
-            job = rows[0]
-            size = self.plan.kv_bytes[source] * run.kv_tokens(job)
-            self._copies[job] = _Copy(source, target, int(run.jobs[at.PREEMPTIONS, job]))
-            leaving.add(source)
-            self.moves += 1
-            self.moved_bytes += size
-            self._transfers.begin(job, source, target, size, now)
+    def _switch(self, job: int, copy: Copy, now: float) -> None:
+        """The KV of a stage is there."""
+        if self.live is not None:
+            self.live.through(job, copy, now)
 
-    def _switch(self, job: int, copy: "_Copy", now: float) -> None:
-        """A copy is there: the request stops, and goes on where it was copied to. A request that was displaced meanwhile stays: its KV was given away."""
-        here = self.run.jobs[at.HOST, job] == copy.source and self.run.jobs[at.PREEMPTIONS, job] == copy.preemptions
-        if self.migrate is not None and here and self.run.switch(job, copy.target, now):
-            self.migrations += 1
-            flight = (next(self._number), copy.target, copy.target)  # what it left does not matter any more
-            self._flights[job] = flight
-            self.later(now + self.migrate.stop, partial(self._land, job, flight))
+    def send_kv(self, job: int, source: int, target: int, size: float, now: float) -> None:
+        """Bytes of a request's KV begin to move."""
+        self._transfers.begin(job, source, target, size, now)
+
+    def cancel_kv(self, job: int, now: float) -> None:
+        """They stop."""
+        self._transfers.cancel(job, now)
+
+    def land_later(self, job: int, source: int, target: int, time: float) -> None:
+        """A request goes on at `target` at a time, unless one of both hosts goes down before."""
+        flight = (next(self._number), source, target)
+        self._flights[job] = flight
+        self.later(time, partial(self._land, job, flight))
 
     # -- hosts ----------------------------------------------------------------------------------------------------
 
@@ -476,9 +463,8 @@ class Fleet:
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
                 self._transfers.cancel(job, now)
                 del self._flights[job]
-            for job in [job for job, copy in self._copies.items() if outage.host in (copy.source, copy.target)]:
-                self._transfers.cancel(job, now)
-                del self._copies[job]
+            if self.live is not None:
+                self.live.fallen(outage.host, now)
             lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
             for job in lost:
                 del self._stranded[job]

@@ -66,6 +66,7 @@ _SINGLE = (  # name, title, unit, smaller is better
     ("role_switches", "roles that the pool policy changed", "", True),
     ("swaps", "times that a displaced request's KV came back from the host's memory", "", True),
     ("migrations", "requests that went on at another replica", "", True),
+    ("migrations_given_up", "migrations that a full replica, an end, a displacement or a failure stopped", "", True),
     ("moves", "times that KV moved between replicas", "", True),
     ("moved_bytes", "bytes of KV that moved", "bytes", True),
     ("recalled", "requests that an earlier answer did for", "", False),
@@ -219,6 +220,8 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
         metrics |= run.fleet.energy.summary(end, float(rows["output_tokens"][done].sum()))
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
+    live = run.fleet.live if run.fleet else None
+    metrics["migrations_given_up"] = float(live.given_up) if live else 0.0
     pools = run.fleet.pools if run.fleet else None
     metrics["stranded_seconds"] = run.fleet.stranded_seconds if run.fleet else 0.0
     metrics["lends"] = float(pools.lends) if pools else 0.0

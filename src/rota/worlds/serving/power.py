@@ -109,6 +109,8 @@ class Power:
         self.starting.discard(host)
         self.run.hosts[host, at.SHUT] = 1
         self.draining[host] = now
+        if self.fleet.live is not None:
+            self.fleet.live.shut(host, now)
 
     def _put_off(self, now: float) -> None:
         """Those that drained and have nothing left; they were paid for until their last iteration."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from rota.kernel.decisions import Place
 from rota.kernel.tables import HOST_COLUMNS, Column, Hosts, Jobs
 from rota.worlds.serving.adapters import COLUMNS as ADAPTER_COLUMNS
-from rota.worlds.serving.columns import HOST_VALUES, ROUTE_COLUMNS, SERVING_HOST_COLUMNS
+from rota.worlds.serving.columns import HOST_VALUES, LOOKED_AT, ROUTE_COLUMNS, SERVING_HOST_COLUMNS
 from rota.worlds.serving.energy import ENERGY_COLUMNS, Clocks
 from rota.worlds.serving.pools import POOL_COLUMNS, Pools
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
@@ -42,6 +42,7 @@ class Question:
         self._whole_codes = np.array([whole[name] for name in self._whole], np.int64)
         self._other_codes = np.array([others[name] for name in self._others], np.int64)
         self._constant = {name: kept(HOST_VALUES[name](run)) for name in reads if name in CONSTANT}
+        self._looked_at = tuple(name for name in reads if name in LOOKED_AT)
         self._choice = tuple(name for name in reads if name in CHOICE_COLUMNS)
         self._adapters = tuple(name for name in reads if name in ADAPTER_COLUMNS)
         names = policy.reads_job if isinstance(policy, Place | Pools) else ()
@@ -84,6 +85,8 @@ class Question:
             hosts.update(zip(self._others, others, strict=True))
         if self._constant:
             hosts.update(self._constant)
+        for name in self._looked_at:
+            hosts[name] = kept(HOST_VALUES[name](run))
         if (choice := run.choice) is not None:
             hosts.update((name, kept(choice.column(name, job or 0))) for name in self._choice)
         for name in self._adapters:

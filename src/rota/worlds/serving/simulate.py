@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -104,6 +105,11 @@ class Simulation:
     def tells_progress(self) -> bool:
         """Whether a policy is told of the tokens that running requests get."""
         return bool(self._progress)
+
+    @cached_property
+    def least_urgent(self) -> int:
+        """The largest priority of a request."""
+        return int(self.workload.priority.max(initial=0))
 
     @property
     def makes_arrivals(self) -> bool:
@@ -705,6 +711,21 @@ class Simulation:
         from rota.worlds.serving.kernels import fleet
 
         return bool(fleet.switch(self.state, job, host, now))
+
+    def reserve_room(self, job: int, host: int, tokens: int, reserved: int, now: float) -> int:
+        """A host sets KV blocks aside for a decoding request's first tokens. Returns how many, with those from before; -1: it refuses."""
+        from rota.worlds.serving.kernels import migrate
+
+        return int(migrate.reserve_room(self.state, job, host, tokens, reserved, now))
+
+    def depart(self, job: int, host: int, reserved: int, now: float) -> bool:
+        """A decoding request leaves its batch for another host, whose reserved blocks become its own; its KV stays until it lands. False: it cannot."""
+        from rota.worlds.serving.kernels import migrate
+
+        done = bool(migrate.depart(self.state, job, host, reserved, now))
+        if self._caching:
+            self.table_for_each()
+        return done
 
     def decoding(self, host: int) -> IntColumn:
         """Requests that decode at a host, the one with the least KV first."""

@@ -12,7 +12,7 @@ import numpy as np
 from rota.kernel.errors import InputError
 from rota.kernel.tables import Hosts
 from rota.worlds.serving.fleet import Scaler
-from rota.worlds.serving.policies.llumnix import READS, freeness
+from rota.worlds.serving.policies.llumnix import READS, freeness, reads_with
 
 
 @dataclass
@@ -88,6 +88,7 @@ class FleetFreeness(Scaler):
         below: Freeness under which one more is switched on.
         above: Freeness over which one is switched off.
         every: Seconds between two questions.
+        headroom: KV tokens that a replica with urgent requests keeps free, as for `freest`.
     """
 
     source = "Sun et al., Llumnix: Dynamic Scheduling for Large Language Model Serving, OSDI 2024"
@@ -95,17 +96,20 @@ class FleetFreeness(Scaler):
     below: float = 30.0
     above: float = 120.0
     every: float = 10.0
+    headroom: float = 0.0
 
-    reads = (*READS, "up")
+    reads = READS
 
     def __post_init__(self) -> None:
         if not (self.below < self.above and self.every > 0):
             raise InputError(
                 f"freeness: needs below < above and every > 0; found {self.below:g}, {self.above:g}, {self.every:g}"
             )
+        self.reads = reads_with(self.headroom, "freeness", READS)
 
     def wanted(self, hosts: Hosts, now: float) -> float:
         up = hosts.up > 0
         count, running = float(up.sum()), np.maximum(hosts.running, 1)
-        free = float((freeness(hosts) * running)[up].sum() / hosts.running[up].sum().clip(1)) if up.any() else 0.0
+        left = freeness(hosts, self.headroom) * running
+        free = float(left[up].sum() / hosts.running[up].sum().clip(1)) if up.any() else 0.0
         return count + (free < self.below) - (free > self.above)
