@@ -59,9 +59,9 @@ def equip(run: "Simulation") -> None:
 
 def iteration_entries(run: "Simulation") -> tuple[int, int]:
     """Addresses of what begins and what ends an iteration of a host. Where some have streams each host has its own."""
-    from rota.worlds.serving.kernels import batch
+    from rota.worlds.serving.kernels import batch, complete
 
-    plain = batch.begin_entry.address, batch.complete_entry.address
+    plain = batch.begin_entry.address, complete.complete_entry.address
     if any(replica.rules.prompts_first for replica in run.replicas):
         from rota.worlds.serving.kernels import prompts_first
 
