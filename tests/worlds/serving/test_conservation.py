@@ -58,9 +58,9 @@ def watch(run: Simulation) -> None:
     assert (running <= hosts[:, at.MAX_RUNNING]).all()
     assert (hosts[:, at.SWAP_ROOM] >= 0).all()
     assert (run.clocks[:, [at.WAITING_PROMPT, at.WAITING_ANSWER]] >= 0).all()
-    where = [run._arrays[at.A_RUNNING][r, : hosts[r, at.RUNNING_COUNT]] for r in range(len(hosts))]
-    lines = [run._arrays[at.A_QUEUE][r, : hosts[r, at.QUEUED_COUNT]] for r in range(len(hosts))]
-    router = run._arrays[at.A_QUEUE][len(hosts), : run.state[at.WAITING_AT_ROUTER]]
+    where = [run.arrays[at.A_RUNNING][r, : hosts[r, at.RUNNING_COUNT]] for r in range(len(hosts))]
+    lines = [run.arrays[at.A_QUEUE][r, : hosts[r, at.QUEUED_COUNT]] for r in range(len(hosts))]
+    router = run.arrays[at.A_QUEUE][len(hosts), : run.state[at.WAITING_AT_ROUTER]]
     everywhere = np.concatenate([*where, *lines, router])
     assert len(np.unique(everywhere)) == len(everywhere), "a request is at two places"
     states = jobs[at.STATE]
@@ -113,7 +113,7 @@ def lagging_blocks(run: Simulation) -> Any:
     """Blocks of requests that have ended and that an asynchronous scheduler has not seen yet."""
     found = np.zeros(len(run.hosts), np.int64)
     for r, count in enumerate(run.hosts[:, at.LAGGING].tolist()):
-        found[r] = run.jobs[at.HELD_BLOCKS, run._arrays[at.A_LAGGING][r, :count]].sum()
+        found[r] = run.jobs[at.HELD_BLOCKS, run.arrays[at.A_LAGGING][r, :count]].sum()
     return found
 
 

@@ -165,7 +165,7 @@ def test_an_urgent_prompt_waits_for_a_layer_only() -> None:
     first, urgent = run.seconds[at.FIRST_TOKEN]
     assert urgent == pytest.approx(0.021 + 0.001 + 0.024)
     assert first == pytest.approx(0.021 + 0.001 + 0.024 + 0.001 + 0.042)
-    assert run._arrays[at.A_INSIDE][0, inside.PARKS_COUNT] == 1
+    assert run.arrays[at.A_INSIDE][0, inside.PARKS_COUNT] == 1
     assert run.clocks[0, at.BUSY_SECONDS] == pytest.approx(0.063 + 0.024 + 0.002)
 
 
@@ -175,7 +175,7 @@ def test_who_comes_in_the_last_layer_waits_for_it() -> None:
     first, urgent = run.seconds[at.FIRST_TOKEN]
     assert first == pytest.approx(0.063)
     assert urgent == pytest.approx(0.063 + 0.024)
-    assert run._arrays[at.A_INSIDE][0, inside.PARKS_COUNT] == 0
+    assert run.arrays[at.A_INSIDE][0, inside.PARKS_COUNT] == 0
 
 
 def test_a_second_urgent_one_does_not_wait_for_the_rest() -> None:
@@ -223,7 +223,7 @@ def test_a_host_that_goes_down_forgets_what_was_parked() -> None:
         Roles(ORDERS["priority"](), PLACES["round_robin"](), ORDERS["fcfs"]()),
     )
     run.run(until=0.06)
-    assert run._arrays[at.A_INSIDE][0, inside.PARKED_NOW] == 1
+    assert run.arrays[at.A_INSIDE][0, inside.PARKED_NOW] == 1
     fleet.crash(run.state, 0, 0.06)
     run.hosts[0, [at.SHUT, at.DOWN]] = 0
     run.state[at.GLOBAL], run.state[at.DISPATCH] = 1, 1

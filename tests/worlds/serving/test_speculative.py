@@ -74,7 +74,7 @@ def test_nothing_is_lost(rows: Rows) -> None:
     assert (done | (run.jobs[at.STATE] == at.REJECTED)).all()
     assert (run.hosts[:, at.FREE] == run.hosts[:, at.KV_BLOCKS]).all()
     assert not run.hosts[:, [at.DECODES, at.CONTEXT_SUM]].any()
-    assert not run._arrays[at.A_CLASSES].any()
+    assert not run.arrays[at.A_CLASSES].any()
 
 
 def alone(speculative: Speculative | None, output: int = 20_000, seed: int = 0, count: int = 1) -> Simulation:

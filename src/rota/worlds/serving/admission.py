@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rota.kernel.decisions import Policy
 from rota.kernel.errors import PolicyError
 from rota.kernel.tables import HOST_COLUMNS, FloatColumn, Hosts, Jobs
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Gate:
         """A request stands at the gate."""
         from rota.worlds.serving.kernels import gate
 
-        rows = [job, *self.run.held().tolist()] if self.policy.whole_line else [job]
+        rows = [job, *doors.held(self.run).tolist()] if self.policy.whole_line else [job]
         verdicts = self._ask(rows, now)
         for other in np.flatnonzero(verdicts[1:] == SHED).tolist():
             gate.shed_waiting(self.run.state, rows[1 + other], now)
@@ -72,17 +73,19 @@ class Gate:
             self.policy.on_defer(job, until, now)
             self.fleet.later(until, partial(self.arrives, job))
         else:
-            self.run.let_in(job)
+            doors.let_in(self.run, job)
             self.policy.on_admit(job, now)
 
     def _ask(self, rows: Sequence[int], now: float) -> FloatColumn:
         run, policy = self.run, self.policy
         chosen = np.array(rows)
         jobs: dict[str, npt.NDArray[Any]] = {"id": chosen} if "id" in policy.reads_job else {}
-        jobs |= {name: column for name in policy.reads_job if (column := run.fixed_column(name, chosen)) is not None}
-        hosts = run.host_values(policy.reads, rows[0])
+        jobs |= {
+            name: column for name in policy.reads_job if (column := run.views.fixed_column(name, chosen)) is not None
+        }
+        hosts = run.views.host_values(policy.reads, rows[0])
         table = Hosts(hosts, self._columns.values(), rows=len(run.replicas))
-        answer = np.asarray(policy.verdicts(Jobs(jobs, run.columns, rows=len(rows)), table, now), np.float64)
+        answer = np.asarray(policy.verdicts(Jobs(jobs, run.views.columns, rows=len(rows)), table, now), np.float64)
         name = type(policy).__name__
         if answer.shape != (len(rows),) or np.isnan(answer).any():
             raise PolicyError(

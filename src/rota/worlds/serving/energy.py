@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rota.kernel.decisions import Policy
 from rota.kernel.errors import PolicyError
 from rota.kernel.tables import Column, Hosts
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.power_model import CLOCK, IDLE, LIMIT
 
@@ -77,7 +78,7 @@ class Energy:
 
     def __post_init__(self) -> None:
         run = self.fleet.run
-        self.rows = run.set_power(self.plan.rows)
+        self.rows = doors.set_power(run, self.plan.rows)
         self.policy = run.roles.clocks
         self.begin = self._last = self.fleet.power.begin
         self._joules = np.zeros(len(run.replicas))
@@ -93,7 +94,7 @@ class Energy:
 
     def joules(self, now: float) -> FloatColumn:
         """Of each host from the first arrival until now."""
-        return self.fleet.run.joules(now) + self.idle * self.fleet.power.seconds(now)
+        return doors.joules(self.fleet.run, now) + self.idle * self.fleet.power.seconds(now)
 
     def close(self, end: float) -> None:
         """The last, shorter interval; readings after the end are dropped."""
@@ -134,7 +135,7 @@ class Energy:
         if policy is None:
             return
         self.fleet.later(now + policy.every, self._ask, outage=True)
-        answer = np.asarray(policy.clocks(run.question(policy, None, self._columns(now))[1], now), np.float64)
+        answer = np.asarray(policy.clocks(run.views.question(policy, None, self._columns(now))[1], now), np.float64)
         if answer.shape != (len(self.rows),) or not ((answer >= LOWEST_CLOCK) & (answer <= 1.0)).all():
             raise PolicyError(
                 f"{type(policy).__name__}: clocks at {now:g} s must be a share from {LOWEST_CLOCK} to 1 for each of {len(self.rows)} hosts, found {answer}"

@@ -19,12 +19,13 @@ from rota.kernel.decisions import Place, Policy
 from rota.kernel.errors import BrokenRunError
 from rota.kernel.streams import exponential
 from rota.kernel.tables import Hosts
+from rota.worlds.serving import doors
 from rota.worlds.serving.admission import Gate
 from rota.worlds.serving.energy import Energy, EnergyPlan
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.learned import Learned
 from rota.worlds.serving.links import Link, Transfers
-from rota.worlds.serving.migration import Copy, LiveMigration
+from rota.worlds.serving.migration import LiveMigration
 from rota.worlds.serving.nodes import Machines
 from rota.worlds.serving.pool_engine import PoolEngine
 from rota.worlds.serving.pools import PoolBook
@@ -36,9 +37,8 @@ from rota.worlds.serving.semantic import AnswerStore
 if TYPE_CHECKING:
     from rota.worlds.serving.simulate import Simulation
 
-MIXED, PREFILL, DECODE = "mixed", "prefill", "decode"
+MIXED = "mixed"  # the role of a replica that computes prompts and decodes
 LOADS = -(1 << 40)  # numbers of waits for adapters go down from here, those of swaps from 0
-ROLES = {MIXED: at.MIXED_ROLE, PREFILL: at.PREFILL_ROLE, DECODE: at.DECODE_ROLE}
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,6 @@ class Fleet:
         self.migrations = self.swaps = 0
         migrate = self.run.roles.migrate
         self.live = None if migrate is None else LiveMigration(self, migrate)
-        self._copies: dict[int, Copy] = {} if self.live is None else self.live.copies
-        if self.live is not None and migrate is not None:
-            first = float(self.run.workload.arrival.min(initial=np.inf))
-            self.later(first + migrate.every, self.live.ask, outage=True)
         self.engine: PoolEngine | None = None
         self.pools = None if self.run.roles.pool is None else PoolBook(self, self.run.roles.pool)
         self.engine = (
@@ -184,7 +180,7 @@ class Fleet:
     def _sampled(self) -> npt.NDArray[np.int64] | None:
         """The hosts that the decode role looks at, a row a request; None: all."""
         decoders = np.flatnonzero(self.run.hosts[:, at.ROLE] != at.PREFILL_ROLE)
-        return self.decode.sample(self.run.static_table(self.decode.reads_job), Hosts({"id": decoders}))
+        return self.decode.sample(self.run.views.static_table(self.decode.reads_job), Hosts({"id": decoders}))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -214,8 +210,7 @@ class Fleet:
             return
         if self._transfers.next() <= now:
             for job in self._transfers.through(now):
-                if job in self._copies:
-                    self._switch(job, self._copies.pop(job), now)
+                if self.live is not None and self.live.through(job, now):
                     continue
                 self.later(now + self.plan.link.latency, partial(self._land, job, self._flights[job]))
             return
@@ -269,7 +264,7 @@ class Fleet:
         if self.gate is not None:
             self.gate.arrives(job, now)
         else:
-            self.run.let_in(job)
+            doors.let_in(self.run, job)
 
     # -- programs -------------------------------------------------------------------------------------------------
 
@@ -318,9 +313,9 @@ class Fleet:
             self.store.ended(job, now)
         if self._programs is None:
             return
-        program, work = int(self._programs.program[job]), self.run.served(job)
+        program, work = int(self._programs.program[job]), doors.served(self.run, job)
         self._attained[program] += work
-        self.run.tell_program("program_attained", self._members[program], float(self._attained[program]))
+        self.run.views.tell_program("program_attained", self._members[program], float(self._attained[program]))
         over = self.rounds is not None and self.rounds.ended(job, now)
         if self.to_come is not None:
             self.to_come.ended(program, job, over)
@@ -330,13 +325,13 @@ class Fleet:
             self._path[child] = max(self._path[child], self._path[job] + work)
             self._waits_for[child] -= 1
             if self._waits_for[child] == 0:
-                self.run.tell_program("path_attained", child, float(self._path[child]))
+                self.run.views.tell_program("path_attained", child, float(self._path[child]))
                 self.later(now + float(self._programs.delay[child]), partial(self._enter, child, job))
 
     def _enter(self, child: int, parent: int, now: float) -> None:
         """A call arrives: what it waited for is over."""
         self.retained.returned(parent, now)
-        self.run.enter(child, now)
+        doors.enter(self.run, child, now)
 
     def _hand_over(self, job: int, now: float) -> None:
         """Choose the host that decodes; the job waits there for blocks and a slot."""
@@ -350,34 +345,34 @@ class Fleet:
             self.run.jobs[at.GOES_TO, job] = at.HERE  # where it decodes it stays, also when it must compute again
             target = self.pools.target(job)
             if target is not None:
-                self.run.send(job, target, now)
+                doors.send(self.run, job, target, now)
                 return
         self.find_decoder(job, now)
 
     def find_decoder(self, job: int, now: float) -> None:
         """The decode role chooses a host for a computed prompt that was promised to none, or to one that is not up."""
         if self._decided:
-            if not self.run.send_to_cheapest(job, now):
+            if not doors.send_to_cheapest(self.run, job, now):
                 self._strand(job, now)
             return
-        self.run.deliver()  # who is asked knows what has happened
-        able = self.run.can_decode(job)
+        self.run.telling.deliver()  # who is asked knows what has happened
+        able = doors.can_decode(self.run, job)
         able[self.run.jobs[at.SOURCE, job] - 1] = False
         if self._samples is not None and able[self._samples[job]].any():
             able &= np.isin(np.arange(len(able)), self._samples[job])
-        costs = np.where(able, self.run.costs(self.decode, job, now), np.inf)
+        costs = np.where(able, self.run.views.costs(self.decode, job, now), np.inf)
         if not np.isfinite(costs).any():
             self._strand(job, now)
             return
         decisions = self.run.hosts[:, at.DECISIONS_HERE]
         best = min(np.flatnonzero(np.isfinite(costs)).tolist(), key=lambda r: (costs[r], decisions[r], r))
-        self.run.send(job, best, now)
+        doors.send(self.run, job, best, now)
 
     def _strand(self, job: int, now: float) -> None:
         """No other host can decode a computed prompt: it waits for one, or is computed again where it can be decoded too, which its role may have become."""
         source = int(self.run.jobs[at.SOURCE, job]) - 1
-        if source >= 0 and self.run.can_decode(job)[source]:
-            self.run.restart(job, now)
+        if source >= 0 and doors.can_decode(self.run, job)[source]:
+            doors.restart(self.run, job, now)
         else:
             self._stranded[job] = now
 
@@ -403,7 +398,7 @@ class Fleet:
     def _land(self, job: int, flight: tuple[int, int, int], now: float) -> None:
         if self._flights.get(job) == flight:
             del self._flights[job]
-            self.run.land(job, now)
+            doors.land(self.run, job, now)
             if self.pools is not None:
                 self.pools.arrived(job, now)
 
@@ -423,11 +418,6 @@ class Fleet:
             self.run.adapters.loaded(flight[1], job, now)
 
     # -- migration ------------------------------------------------------------------------------------------------
-
-    def _switch(self, job: int, copy: Copy, now: float) -> None:
-        """The KV of a stage is there."""
-        if self.live is not None:
-            self.live.through(job, copy, now)
 
     def send_kv(self, job: int, source: int, target: int, size: float, now: float) -> None:
         """Bytes of a request's KV begin to move."""
@@ -457,7 +447,7 @@ class Fleet:
                 self.pools.mirrors.fall(outage.host, now)
             if self.engine is not None:
                 self.engine.fall(outage.host, now)
-            self.run.crash(outage.host, now)
+            doors.crash(self.run, outage.host, now)
             if self.engine is not None:
                 self.engine.lost(outage.host, now)
             for job in [job for job, (_, *ends) in self._flights.items() if outage.host in ends]:
@@ -468,7 +458,7 @@ class Fleet:
             lost = [job for job in self._stranded if self.run.jobs[at.SOURCE, job] == outage.host + 1]
             for job in lost:
                 del self._stranded[job]
-                self.run.restart(job, now)
+                doors.restart(self.run, job, now)
             self.stops()
         else:
             self.run.clocks[outage.host, at.SLOWNESS] = outage.factor
@@ -482,7 +472,7 @@ class Fleet:
 
     def open(self, host: int, now: float) -> None:
         """A host takes requests again, those too whose prompts are done and that found no host to decode."""
-        self.run.open(host, now)
+        doors.open_host(self.run, host, now)
         self.decoders_again(now)
 
     def decoders_again(self, now: float) -> None:

@@ -27,8 +27,8 @@ def equip(run: "Simulation") -> None:
         InputError: a batcher sets memory aside for predicted answers, and nothing predicts them; mechanisms that do not go together (`clashes`).
     """
     if all(replica.rules.plain and replica.speculative is None for replica in run.replicas):
-        run._own(at.A_INSIDE, np.zeros((1, 1), np.int64))
-        run._own(at.A_INSIDE_FLOATS, np.zeros((1, 1)))
+        run.own(at.A_INSIDE, np.zeros((1, 1), np.int64))
+        run.own(at.A_INSIDE_FLOATS, np.zeros((1, 1)))
         return
     power = run.plan is not None and run.plan.energy is not None
     reason = clash(run.replicas, run.roles, run.workload.labels.adapter is not None, power)
@@ -36,8 +36,8 @@ def equip(run: "Simulation") -> None:
         raise InputError(reason)
     from rota.worlds.serving.kernels import inside
 
-    ints = run._own(at.A_INSIDE, np.zeros((len(run.replicas), inside.INSIDE_INTS), np.int64))
-    floats = run._own(at.A_INSIDE_FLOATS, np.zeros((len(run.replicas), inside.INSIDE_FLOATS)))
+    ints = run.own(at.A_INSIDE, np.zeros((len(run.replicas), inside.INSIDE_INTS), np.int64))
+    floats = run.own(at.A_INSIDE_FLOATS, np.zeros((len(run.replicas), inside.INSIDE_FLOATS)))
     kept: list[Any] = []  # arrays whose addresses the kernels have
     for number, replica in enumerate(run.replicas):
         rules, row, flags = replica.rules, ints[number], 0
@@ -59,9 +59,9 @@ def equip(run: "Simulation") -> None:
 
 def iteration_entries(run: "Simulation") -> tuple[int, int]:
     """Addresses of what begins and what ends an iteration of a host. Where some have streams each host has its own."""
-    from rota.worlds.serving.kernels import batch
+    from rota.worlds.serving.kernels import batch, complete
 
-    plain = batch.begin_entry.address, batch.complete_entry.address
+    plain = batch.begin_entry.address, complete.complete_entry.address
     if any(replica.rules.prompts_first for replica in run.replicas):
         from rota.worlds.serving.kernels import prompts_first
 
@@ -72,7 +72,7 @@ def iteration_entries(run: "Simulation") -> tuple[int, int]:
 
     for number, replica in enumerate(run.replicas):
         if replica.rules.streams is None and replica.rules.parking is None:
-            run._arrays[at.A_INSIDE][number, [inside.HOST_BEGIN, inside.HOST_COMPLETE]] = plain
+            run.arrays[at.A_INSIDE][number, [inside.HOST_BEGIN, inside.HOST_COMPLETE]] = plain
     return streams.any_begin_entry.address, streams.any_complete_entry.address
 
 
@@ -189,4 +189,4 @@ def parked_iterations(run: "Simulation") -> float:
         return 0.0
     from rota.worlds.serving.kernels import inside
 
-    return float(run._arrays[at.A_INSIDE][:, inside.PARKS_COUNT].sum())
+    return float(run.arrays[at.A_INSIDE][:, inside.PARKS_COUNT].sum())

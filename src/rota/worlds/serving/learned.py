@@ -57,11 +57,14 @@ class Learned:
         self.run = run
         self.lengths = LengthHistory(history.quantile, history.prior, history.window)
         self._group = groups(run.workload, history.group).tolist()
-        rate, codes = run.replicas[0], (run.code("output_tokens"), run.code("size"))
+        rate, views = run.replicas[0], run.views
         self._tokens = run.workload.output_tokens.tolist()
         self._prompt = (rate.prefill_rate * run.workload.prompt_tokens).tolist()  # seconds
         self._each = rate.decode_rate  # seconds a token
-        self._size, self._told = run.seconds[at.SIZE], [run.fixed[code] for code in codes if code is not None]
+        self._size, self._told = (
+            run.seconds[at.SIZE],
+            [views.fixed[views.codes[name]] for name in ("output_tokens", "size")],
+        )
 
     def arrives(self, job: int) -> None:
         """A request arrives: its answer is predicted, for all who look at it from now on."""

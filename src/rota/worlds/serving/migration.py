@@ -7,9 +7,11 @@ has not come to its last stage after `stages` of them is given up.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from rota.kernel.errors import PolicyError
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -36,19 +38,21 @@ class LiveMigration:
         self.fleet, self.run, self.policy = fleet, fleet.run, policy
         self.copies: dict[int, Copy] = {}  # request -> its migration
         self.given_up = 0
+        first = float(self.run.workload.arrival.min(initial=inf))
+        fleet.later(first + policy.every, self.ask, outage=True)
 
     def ask(self, now: float) -> None:
         """Begin the migrations that the policy asks for, one at a time from each host."""
         policy, run = self.policy, self.run
         self.fleet.later(now + policy.every, self.ask, outage=True)
-        for source, target in policy.pairs(run.table(policy.reads), now):
+        for source, target in policy.pairs(run.views.table(policy.reads), now):
             if not (0 <= source < len(run.replicas) and 0 <= target < len(run.replicas) and source != target):
                 raise PolicyError(
                     f"{type(policy).__name__}: pair ({source}, {target}) at {now:g} s: ids of two hosts are needed"
                 )
             if any(copy.source == source for copy in self.copies.values()):
                 continue
-            rows = run.decoding(source)
+            rows = doors.decoding(run, source)
             if len(rows):
                 job = int(rows[run.workload.priority[rows].argmax()])  # of the least urgent the one with the least KV
                 run.jobs[at.WATCHED, job] = 1  # its end ends the migration
@@ -61,14 +65,14 @@ class LiveMigration:
         if copy.stages == self.policy.stages or not decodes or run.jobs[at.PREEMPTIONS, job] != copy.preemptions:
             self._give_up(copy, now)
             return
-        tokens, size = run.kv_tokens(job), int(run.hosts[copy.source, at.BLOCK_TOKENS])
+        tokens, size = doors.kv_tokens(run, job), int(run.hosts[copy.source, at.BLOCK_TOKENS])
         blocks = -(-tokens // size)
         copy.last = blocks - copy.copied // size <= self.policy.last_blocks
         goal = tokens if copy.last else (blocks - 1) * size  # the last block is still being written
         if copy.last:
-            done = run.depart(job, copy.target, copy.reserved, now)
+            done = doors.depart(run, job, copy.target, copy.reserved, now)
         else:
-            found = run.reserve_room(job, copy.target, goal, copy.reserved, now)
+            found = doors.reserve_room(run, job, copy.target, goal, copy.reserved, now)
             done = found >= 0
         if not done:
             self._give_up(copy, now)
@@ -82,14 +86,18 @@ class LiveMigration:
         self.copies[job] = copy
         fleet.send_kv(job, copy.source, copy.target, bytes_, now)
 
-    def through(self, job: int, copy: Copy, now: float) -> None:
-        """The bytes of a stage are there. After the last one the request still stands still for the stop."""
+    def through(self, job: int, now: float) -> bool:
+        """Bytes of a request's KV are there. After the last stage it still stands still for the stop. False: they were not of a migration."""
+        copy = self.copies.pop(job, None)
+        if copy is None:
+            return False
         if copy.last:
             self.fleet.migrations += 1
             after = self.fleet.plan.link.latency + self.policy.stop
             self.fleet.land_later(job, copy.source, copy.target, now + after)
         else:
             self._stage(job, copy, now)
+        return True
 
     def ended(self, job: int, now: float) -> None:
         """A request has ended before it went: what was copied is of no use."""
@@ -115,4 +123,4 @@ class LiveMigration:
     def _give_up(self, copy: Copy, now: float) -> None:
         self.given_up += 1
         if copy.reserved:
-            self.run.hold_blocks(copy.target, -copy.reserved, now)
+            doors.hold_blocks(self.run, copy.target, -copy.reserved, now)

@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -42,24 +43,26 @@ class Mirrors:
         """A host keeps the KV of a request that decodes elsewhere, if there is room."""
         blocks = self._need(job, host)
         if self._room(host) >= blocks and not self.run.hosts[host, at.DOWN]:
-            self.run.hold_blocks(host, blocks, now)
+            doors.hold_blocks(self.run, host, blocks, now)
             self.copies[job] = (host, blocks)
 
     def drop(self, job: int, now: float) -> None:
         """The copy of a request is not needed any more."""
         host, blocks = self.copies.pop(job, (-1, 0))
         if host >= 0:
-            self.run.hold_blocks(host, -blocks, now)
+            doors.hold_blocks(self.run, host, -blocks, now)
 
     def fall(self, host: int, now: float) -> None:
         """A host goes down: the copies there, and those of what runs there, are gone. (To go on from a copy after a failure is not modelled.)"""
-        here = set(self.run.at_host(host).tolist())
+        here = set(doors.at_host(self.run, host).tolist())
         for job in [job for job, (kept, _) in self.copies.items() if kept == host or job in here]:
             self.drop(job, now)
 
     def _need(self, job: int, host: int) -> int:
         tokens = (
-            self.run.kv_tokens(job) if self.run.jobs[at.STATE, job] == at.DECODING else int(self.run.jobs[at.BASE, job])
+            doors.kv_tokens(self.run, job)
+            if self.run.jobs[at.STATE, job] == at.DECODING
+            else int(self.run.jobs[at.BASE, job])
         )
         return -(-tokens // int(self.run.hosts[host, at.BLOCK_TOKENS]))
 
@@ -80,7 +83,7 @@ class Mirrors:
                 self.drop(job, now)
                 self.book.dropped += 1
             elif more > 0:
-                self.run.hold_blocks(host, more, now)
+                doors.hold_blocks(self.run, host, more, now)
                 self.copies[job] = (host, blocks + more)
                 size = int(self.run.hosts[host, at.BLOCK_TOKENS])
                 self.fleet.moved_bytes += self.run.replicas[host].kv_bytes * more * size
@@ -115,10 +118,10 @@ class Mirrors:
 
     def _move(self, source: int, target: int, count: int, now: float) -> None:
         """The requests with a copy at the target go on there, those with the least KV first."""
-        rows = [job for job in self.run.decoding(source).tolist() if self.copies.get(job, (-1, 0))[0] == target]
+        rows = [job for job in doors.decoding(self.run, source).tolist() if self.copies.get(job, (-1, 0))[0] == target]
         for job in rows[:count]:
             self.drop(job, now)
-            if not self.run.switch(job, target, now):
+            if not doors.switch(self.run, job, target, now):
                 self.add(job, target, now)
                 return
             self.fleet.migrations += 1
@@ -130,4 +133,4 @@ class Mirrors:
     def _go_on(self, job: int, target: int, number: int, now: float) -> None:
         here = self.run.jobs[at.HOST, job] == target and self.run.jobs[at.STATE, job] == at.MOVING
         if here and self._numbers.get(job) == number:
-            self.run.land(job, now)
+            doors.land(self.run, job, now)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rota.kernel.config import decode
 from rota.kernel.errors import InputError, nearest
-from rota.worlds.serving import catalogue
+from rota.worlds.serving import catalogue, doors
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Machines:
                     self.run.hosts[host, at.COLD] = COLD
         if self.machines:
             self.run.jobs[at.WATCHED] = 1
-            self.run.take_turns()
+            doors.take_turns(self.run)
 
     def _of(self, host: int) -> "_Machine | None":
         seat = self.run.replicas[host].seat
@@ -233,7 +233,7 @@ class Machines:
             self.run.hosts[host, at.MAX_RUNNING] = self._slots.pop(host)
         if machine.draining == host:
             machine.draining = None
-        self.run.lose_cache(host)
+        doors.lose_cache(self.run, host)
         if self._waits(host):
             machine.line.append((now, host))
             self.fleet.later(now + machine.spec.patience, partial(self._serve, machine))
@@ -253,7 +253,7 @@ class Machines:
 
     def _loaded(self, machine: _Machine, host: int, now: float) -> None:
         self.run.hosts[host, at.COLD] = LOADED
-        self.run.wake(host, now)
+        doors.wake(self.run, host, now)
         self.fleet.later(now + machine.spec.patience, partial(self._serve, machine))
         self._serve(machine, now)
 

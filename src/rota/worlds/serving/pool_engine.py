@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.errors import PolicyError, nearest
+from rota.worlds.serving import doors
 from rota.worlds.serving.columns import ROUTE_COLUMNS
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.pool_rules import Halves, Pairs
@@ -279,7 +280,7 @@ class PoolEngine:
 
     def fall(self, host: int, now: float) -> None:
         """A host is about to go down: copies there, and of what is there, are gone."""
-        self.kernel.drop_copies(self.run.state, self.vector, host, self.run.at_host(host), now)
+        self.kernel.drop_copies(self.run.state, self.vector, host, doors.at_host(self.run, host), now)
 
     def lost(self, host: int, now: float) -> None:
         """A host has gone down: KV on its way from and to it is lost."""

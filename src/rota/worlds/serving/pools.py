@@ -19,6 +19,7 @@ import numpy.typing as npt
 from rota.kernel.decisions import Policy
 from rota.kernel.errors import PolicyError
 from rota.kernel.tables import Column, Hosts, Jobs
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.mirrors import Mirrors
 from rota.worlds.serving.pool_engine import PoolEngine, can_keep
@@ -142,13 +143,13 @@ class PoolBook:
         if answer is None:
             return out
         prompt, decode = answer.prompt, answer.decode
-        if not run.holds(job, decode):
+        if not doors.could_hold(run, job, decode):
             return out
         role = int(run.hosts[prompt, at.ROLE])
         run.jobs[at.GOES_TO, job] = at.HERE if prompt == decode else decode + 1
         if prompt != decode and role == at.DECODE_ROLE:
             run.hosts[prompt, at.ROLE] = at.MIXED_ROLE
-        if not run.takes(job, prompt):
+        if not doors.could_take(run, job, prompt):
             run.hosts[prompt, at.ROLE], run.jobs[at.GOES_TO, job] = role, 0
             return out
         run.hosts[prompt, at.ROLE] = role
@@ -166,7 +167,7 @@ class PoolBook:
 
     def ask(self, job: int, now: float) -> Assignment | None:
         """What the policy answers. Raises PolicyError where that is no answer."""
-        answer = self.policy.assign(*self.fleet.run.question(self.policy, job, self.columns()), now)
+        answer = self.policy.assign(*self.fleet.run.views.question(self.policy, job, self.columns()), now)
         hosts = len(self.fleet.run.replicas)
         if answer is not None and not all(0 <= each < hosts for each in (answer.prompt, answer.decode, *answer.lend)):
             raise PolicyError(f"{type(self.policy).__name__}: {answer} at {now:g} s: hosts are 0 to {hosts - 1}")
@@ -175,8 +176,11 @@ class PoolBook:
     def wanted(self, now: float) -> Sequence[tuple[int, int, int]]:
         """The moves that the policy asks for. Raises PolicyError where a host is none."""
         run = self.fleet.run
-        run.deliver()  # who is asked knows what has happened
-        moves, hosts = self.policy.moves(run.question(self.policy, None, self.columns())[1], now), len(run.replicas)
+        run.telling.deliver()  # who is asked knows what has happened
+        moves, hosts = (
+            self.policy.moves(run.views.question(self.policy, None, self.columns())[1], now),
+            len(run.replicas),
+        )
         for source, target, _ in moves:
             if not (0 <= source < hosts and 0 <= target < hosts and source != target):
                 raise PolicyError(
@@ -195,7 +199,7 @@ class PoolBook:
         self.forget(job)
         self.decode_at[job], self.prompt_at[job] = decode, prompt if prompt != decode else -1
         self.assigned[decode] += 1
-        self.tokens[decode] += run.visible_tokens(job)
+        self.tokens[decode] += doors.visible_tokens(run, job)
         if prompt != decode:
             self.tokens[prompt] += run.workload.prompt_tokens[job] + 1
 
@@ -205,12 +209,12 @@ class PoolBook:
         """The host that a computed prompt was promised to, if it is up."""
         host = int(self.decode_at[job])
         run = self.fleet.run
-        return host if host >= 0 and not run.hosts[host, at.SHUT] and run.holds(job, host) else None
+        return host if host >= 0 and not run.hosts[host, at.SHUT] and doors.could_hold(run, job, host) else None
 
     def moved(self, job: int, host: int) -> None:
         """Another host than the promised one decodes a request."""
         if self.decode_at[job] not in (host, -1):
-            tokens = self.fleet.run.visible_tokens(job)
+            tokens = doors.visible_tokens(self.fleet.run, job)
             for each, sign in ((int(self.decode_at[job]), -1), (host, 1)):
                 self.assigned[each] += sign
                 self.tokens[each] += sign * tokens
@@ -240,14 +244,14 @@ class PoolBook:
         host = int(self.decode_at[job])
         if host >= 0:
             self.assigned[host] -= 1
-            self.tokens[host] -= self.fleet.run.visible_tokens(job)
+            self.tokens[host] -= doors.visible_tokens(self.fleet.run, job)
             self.decode_at[job] = -1
 
     def give_back(self) -> None:
         """Lent hosts that have nothing left to do have their own roles again; KV that is still on its way does not count."""
         run = self.fleet.run
         for host in sorted(self.lent):
-            if not run.hosts[host, at.BUSY] and not run.present(host):
+            if not run.hosts[host, at.BUSY] and not doors.present(run, host):
                 self.lent.discard(host)
                 self._set(host, int(self.home[host]))
 
@@ -256,7 +260,7 @@ class PoolBook:
     def _ask_roles(self, now: float) -> None:
         run = self.fleet.run
         self.fleet.later(now + self.policy.every, self._ask_roles, outage=True)
-        table = run.question(self.policy, None, self.columns())[1]
+        table = run.views.question(self.policy, None, self.columns())[1]
         wanted = self.policy.roles(table, now)
         if wanted is None:
             return
@@ -279,8 +283,8 @@ class PoolBook:
         before, run.hosts[host, at.ROLE] = int(run.hosts[host, at.ROLE]), role
         self._joined[host] = self._joined.max() + 1
         if before == at.PREFILL_ROLE and role != at.PREFILL_ROLE:
-            for job in run.at_host(host):
-                if run.jobs[at.GOES_TO, job] == 0 and not run.holds(job, host):
+            for job in doors.at_host(run, host):
+                if run.jobs[at.GOES_TO, job] == 0 and not doors.could_hold(run, job, host):
                     run.jobs[at.GOES_TO, job] = at.ELSEWHERE
         run.state[at.DISPATCH] = 1
 
@@ -288,7 +292,7 @@ class PoolBook:
 POOL_VALUES: dict[str, Callable[[PoolBook], npt.NDArray[np.float64]]] = {
     "role": lambda book: book.fleet.run.hosts[:, at.ROLE].astype(np.float64),
     "joined": lambda book: np.argsort(np.argsort(book._joined)).astype(np.float64),
-    "waiting": lambda book: book.fleet.run.waiting(),
+    "waiting": lambda book: doors.waiting(book.fleet.run),
     "decoding": lambda book: (
         book.fleet.run.hosts[:, [at.DECODES, at.PAUSED_COUNT, at.LANDINGS]].sum(axis=1).astype(np.float64)
     ),

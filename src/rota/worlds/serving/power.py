@@ -73,7 +73,7 @@ class Power:
             return
         self.fleet.later(now + policy.every, self._ask, outage=True)
         self._put_off(now)
-        answer = float(policy.wanted(self.run.table(policy.reads), now))
+        answer = float(policy.wanted(self.run.views.table(policy.reads), now))
         if np.isnan(answer):
             raise PolicyError(f"{type(policy).__name__}: wanted at {now:g} s is NaN; answer with a number of replicas")
         wanted = int(min(max(np.ceil(answer), scaling.least), scaling.most, len(self.run.replicas)))

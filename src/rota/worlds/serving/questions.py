@@ -46,14 +46,14 @@ class Question:
         self._choice = tuple(name for name in reads if name in CHOICE_COLUMNS)
         self._adapters = tuple(name for name in reads if name in ADAPTER_COLUMNS)
         names = policy.reads_job if isinstance(policy, Place | Pools) else ()
-        codes = {name: code for name in names if name != "id" and (code := run.code(name)) is not None}
+        codes = {name: code for name in names if name != "id" and (code := run.views.codes.get(name, -1)) >= 0}
         self._of_job = tuple(codes)
         self._job_codes = np.array(list(codes.values()), np.int64)
         self._id = "id" in names
         self._release = run.makes_arrivals and "release" in self._of_job
-        self._job_columns: dict[str, Column] = {column.name: column for column in run.columns}
+        self._job_columns: dict[str, Column] = {column.name: column for column in run.views.columns}
         self._none, self._blank = (Jobs.over({}, self._job_columns, rows) for rows in (0, 1))
-        self._fixed, self._count = run.fixed, len(run.replicas)
+        self._fixed, self._count = run.views.fixed, len(run.replicas)
         self._no_jobs, self._no_others = np.empty((0, 1)), np.empty((0, self._count))
         self._no_whole = np.empty((0, self._count), np.int64)
 
@@ -64,7 +64,7 @@ class Question:
         whole = np.empty((len(self._whole), count), np.int64) if self._whole else self._no_whole
         others = np.empty((len(self._others), count)) if self._others else self._no_others
         if self._release and job is not None:
-            run.look_up_release(job)
+            run.views.look_up_release(job)
         self._fill(
             run.state,
             self._job_codes,

@@ -91,7 +91,7 @@ class Retained:
     def returned(self, job: int, now: float) -> None:
         """What ran after a request is over."""
         if self.policy is not None and self._returns:
-            self.run.deliver()
+            self.run.telling.deliver()
             self.policy.on_tool_return(job, now)
 
     def _table(self, job: int) -> Jobs:
@@ -106,7 +106,7 @@ class Retained:
             "reload_seconds": self._reload(int(run.jobs[at.HOST, job]), tokens),
             "release": run.seconds[at.ARRIVAL, job],
         }
-        return run.ended_table({name: own[name] for name in policy.reads if name in own}, policy.reads, job)
+        return run.views.ended_table({name: own[name] for name in policy.reads if name in own}, policy.reads, job)
 
     def _reload(self, host: int, tokens: int) -> float:
         """Seconds to have tokens back: from the first tier below the cache, otherwise computed."""

@@ -149,10 +149,10 @@ class ToCome:
         if not over and self._calls[program]:
             only = slice(program, program + 1)
             self._left[only] = self.history.left(kind, self._done[only], self._made[only])
-            self.run.tell_program(LEFT, self._members[program], float(self._left[program]))
+            self.run.views.tell_program(LEFT, self._members[program], float(self._left[program]))
             return
         self.history.observe(kind, float(self._done[program]))
         for each in np.unique(self._kind).tolist():
             mine = self._kind == each
             self._left[mine] = self.history.left(each, self._done[mine], self._made[mine])
-        self.run.tell_program(LEFT, np.arange(len(self._program)), self._left[self._program])
+        self.run.views.tell_program(LEFT, np.arange(len(self._program)), self._left[self._program])

@@ -24,6 +24,7 @@ from rota.kernel.decisions import Policy
 from rota.kernel.errors import InputError, nearest
 from rota.kernel.streams import normal, uniform
 from rota.kernel.tables import Hosts
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.labels import Label
 from rota.worlds.serving.model import Workload
@@ -196,7 +197,7 @@ class AnswerStore:
         category = int(self.category[job])
         if category < 0:
             return Rule(1.0, 0.0, 0)
-        return self.policy.rule(self.names[category], self.run.table(self.policy.reads), now)
+        return self.policy.rule(self.names[category], self.run.views.table(self.policy.reads), now)
 
     def arrives(self, job: int, now: float) -> None:
         """A request comes: its look-up ends a little later."""
@@ -213,7 +214,7 @@ class AnswerStore:
             self.fleet.comes(job, now)
         else:
             self.right[job] = right
-            self.run.recall(job, now)
+            doors.recall(self.run, job, now)
 
     def _find(self, job: int, rule: Rule, now: float) -> bool | None:
         """Whether the answer that is found is right; None: none is found."""

@@ -385,7 +385,7 @@ def _knew(run: Simulation, case: Case) -> str:
     words: list[str] = []
     for member in run.roles.policies():
         for name in (*member.reads, *getattr(member, "reads_job", ())):
-            text = str(run._columns[name]) if name in run._columns and isinstance(member, Order) else name
+            text = str(run.views.by_name[name]) if name in run.views.by_name and isinstance(member, Order) else name
             if isinstance(member, Place) and name in ("work", "outstanding_tokens"):
                 text += "" if run.quality.quality == "exact" else f" (answers {run.quality.quality})"
             if text not in words and name != "id":

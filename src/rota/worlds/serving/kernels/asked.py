@@ -1,7 +1,7 @@
 """The columns of a question about a request and all hosts, filled in one call."""
 
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.advance import host_column, outstanding
+from rota.worlds.serving.kernels.candidates import host_column, outstanding
 from rota.worlds.serving.kernels.layout import (
     BLOCK_TOKENS,
     DECISIONS_HERE,

@@ -4,7 +4,8 @@ from rota.kernel.compile import call_entry, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
 from rota.worlds.serving.kernels.admit import fits
-from rota.worlds.serving.kernels.advance import arrive, cost, holds_whole, host_column, outstanding, place, possible
+from rota.worlds.serving.kernels.advance import arrive, place
+from rota.worlds.serving.kernels.candidates import cost, holds_whole, host_column, outstanding, possible
 from rota.worlds.serving.kernels.decoders import drop, generated, stop_running
 from rota.worlds.serving.kernels.holding import blocks_for, is_fresh, leave_prefills, release, reserve
 from rota.worlds.serving.kernels.layout import (

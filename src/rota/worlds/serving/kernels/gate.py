@@ -3,7 +3,7 @@
 from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit
-from rota.worlds.serving.kernels.advance import issue
+from rota.worlds.serving.kernels.closed import issue
 from rota.worlds.serving.kernels.fleet import to_router
 from rota.worlds.serving.kernels.layout import (
     A_QUEUE,

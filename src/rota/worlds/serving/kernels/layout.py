@@ -91,6 +91,7 @@ HERE, ELSEWHERE = -2, -1
 # INTERRUPTED: KV has left since the iteration began, and something waits.
 RESERVE_CHUNK, RESERVE_PROMPT, RESERVE_FIXED = range(3)
 MIXED_ROLE, PREFILL_ROLE, DECODE_ROLE = range(3)
+ROLES = {"mixed": MIXED_ROLE, "prefill": PREFILL_ROLE, "decode": DECODE_ROLE}  # as scenarios name them
 
 # A host's floats.
 (

@@ -3,7 +3,7 @@
 from rota.kernel.compile import call_entry, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
-from rota.worlds.serving.kernels.advance import holds_whole
+from rota.worlds.serving.kernels.candidates import holds_whole
 from rota.worlds.serving.kernels.decoders import drop, generated, stop_running
 from rota.worlds.serving.kernels.holding import blocks_for, held, is_fresh, reserve
 from rota.worlds.serving.kernels.layout import (

@@ -11,7 +11,8 @@ from rota.kernel.compile import ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
 from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED
-from rota.worlds.serving.kernels.batch import begin, complete
+from rota.worlds.serving.kernels.batch import begin
+from rota.worlds.serving.kernels.complete import complete
 from rota.worlds.serving.kernels.decoders import context, drop, join
 from rota.worlds.serving.kernels.holding import blocks_for, held, is_fresh, leave_prefills, preempt
 from rota.worlds.serving.kernels.inside import (

@@ -4,7 +4,7 @@ import numpy as np
 
 from rota.kernel.compile import floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.advance import host_column
+from rota.worlds.serving.kernels.candidates import host_column
 from rota.worlds.serving.kernels.layout import (
     A_RUNNING,
     BLOCK_TOKENS,

@@ -4,12 +4,12 @@ import numpy as np
 
 from rota.kernel.compile import floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
-from rota.worlds.serving.kernels.advance import holds_whole
 from rota.worlds.serving.kernels.agenda import (
     begin_transfer,
     cancel_transfer,
     later,
 )
+from rota.worlds.serving.kernels.candidates import holds_whole
 from rota.worlds.serving.kernels.fleet import push_to, send
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,

@@ -10,7 +10,8 @@ from rota.kernel.compile import call_entry, call_timing, floats_at, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
 from rota.worlds.serving.kernels.admit import ASK, IDLE, STARTED, admit
-from rota.worlds.serving.kernels.batch import ask, batched, complete_decodes, complete_prefills, cut_chunks, measure
+from rota.worlds.serving.kernels.batch import ask, batched, cut_chunks, measure
+from rota.worlds.serving.kernels.complete import complete_decodes, complete_prefills
 from rota.worlds.serving.kernels.decoders import join_those
 from rota.worlds.serving.kernels.holding import last_running, preempt
 from rota.worlds.serving.kernels.inside import (
