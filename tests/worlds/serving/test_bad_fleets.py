@@ -39,6 +39,12 @@ BASE: dict[str, Any] = {
         ({"failures": {"mean_between": 0}}, "mean_between"),
         ({"failures": {"outages": [{"replica": 0, "start": 1, "seconds": 5, "slower": 0.5}]}}, "slower"),
         ({"policies": [{"name": "a", "migrate": {"llumnix": {"below": 9, "above": 1}}}]}, "below <= above"),
+        (
+            {"policies": [{"name": "a", "migrate": {"llumnix": {"stages": 0}}}]},
+            "last_blocks and stages must be 1 or more",
+        ),
+        ({"policies": [{"name": "a", "migrate": {"llumnix": {"stage": 2}}}]}, "stage"),
+        ({"policies": [{"name": "a", "route": {"freest": {"headroom": -1}}}]}, "headroom must be 0 or more tokens"),
         ({"policies": [{"name": "a", "scale": "reactiv"}]}, "did you mean 'reactive'"),
         ({"workload": {"programs": {"kind": "chain", "count": 5, "rate": 1, "delay": -1}}}, "delay"),
         ({"workload": {"programs": {"kind": "ring", "count": 5, "rate": 1}}}, "kind"),
