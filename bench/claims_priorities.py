@@ -7,14 +7,16 @@ many times better than the first policy, paired by seed or window; the second ta
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.claims import put, times_better
+from bench.claims import Table, command, line, times_better
 from bench.claims_mechanisms import EXAMPLES, Load, azure, workloads
 from rota.study.scenario import Scenario, read
 from rota.worlds.serving.model import Workload, make_workload
@@ -84,53 +86,55 @@ def measure(scenario: Scenario, policy: Mapping[str, Any], work: Workload, seed:
     return {**found, "others_e2e": float(run.outcomes["e2e"][others].mean()), "lost": float((~done).sum()), **moved}
 
 
-def results(data: Path, seeds: int) -> Iterator[tuple[Load, dict[str, list[Metrics]]]]:
+@cache
+def results(data: Path, seeds: int) -> list[tuple[Load, dict[str, list[Metrics]]]]:
     """For each load the runs of each policy."""
+    found = []
     for load in LOADS:
         scenario = read(EXAMPLES / "priorities.yaml", ["classes={}", "tenants={}", *load.changes])
         works = works_of(scenario, load, data, seeds)
-        yield (
-            load,
-            {
-                str(policy["name"]): [measure(scenario, policy, work, seed) for seed, work in enumerate(works)]
-                for policy in policies(scenario)
-            },
-        )
+        runs = {
+            str(policy["name"]): [measure(scenario, policy, work, seed) for seed, work in enumerate(works)]
+            for policy in policies(scenario)
+        }
+        found.append((load, runs))
+        for label, each in runs.items():
+            gone, stayed = (np.mean([run[name] for run in each]) for name in ("migrations", "migrations_given_up"))
+            print(f"{load.name}, {label}: {gone:.0f} migrations a run, {stayed:.0f} given up", file=sys.stderr)
+    return found
+
+
+def against_first(data: Path, seeds: int) -> Iterator[str]:
+    """All policies against the first one."""
+    for load, found in results(data, seeds):
+        base, *others = found
+        yield from rows(load, base, others, found)
+
+
+def against_plain(data: Path, seeds: int) -> Iterator[str]:
+    """Headroom, and half of it, against the same policy without."""
+    for load, found in results(data, seeds):
+        _, plain, whole, half, *_ = found
+        yield from rows(load, plain, [whole, half], found)
 
 
 def rows(load: Load, base: str, others: Sequence[str], found: Mapping[str, Sequence[Metrics]]) -> Iterator[str]:
     first = found[base]
     means = [np.mean([each[name] for each in first]) for name in MEASURES]
-    yield f"| {load.name} | *{base}* | " + " | ".join(f"*{value:.3g}*" for value in means) + " |"
+    yield line(load.name, f"*{base}*", *(f"*{value:.3g}*" for value in means))
     for label in others:
         runs = found[label]
         if sum(each["lost"] for each in runs) != sum(each["lost"] for each in first):
             raise SystemExit(f"{load.name}, {label}: not as many served as under {base}")
         cells = [times_better([each[name] for each in first], [each[name] for each in runs]) for name in MEASURES]
-        yield f"| | {label} | " + " | ".join(cells) + " |"
+        yield line("", label, *cells)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--write", type=Path, help="a page whose tables are replaced when all are whole")
-    given = parser.parse_args()
-    tables: dict[str, list[str]] = {"priorities": [], "headroom": []}
-    for load, found in results(given.data, given.seeds):
-        base, plain, *more = found
-        tables["priorities"] += rows(load, base, [plain, *more], found)
-        tables["headroom"] += rows(load, plain, more[:2], found)
-        for label, runs in found.items():
-            moved = [
-                round(float(np.mean([each[name] for each in runs]))) for name in ("migrations", "migrations_given_up")
-            ]
-            print(f"{load.name}, {label}: {moved[0]} migrations a run, {moved[1]} given up", flush=True)
-    for name, shown in tables.items():
-        print(f"\n{name}\n\n| load | policy | " + " | ".join(MEASURES) + " |", *shown, sep="\n", flush=True)
-        if given.write is not None:
-            put(given.write, name, shown)
+def tables(given: argparse.Namespace) -> Iterator[Table]:
+    titles = ("load", "policy", *MEASURES)
+    yield Table("priorities", titles, against_first(given.data, given.seeds))
+    yield Table("headroom", titles, against_plain(given.data, given.seeds))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, ["priorities", "headroom"], tables)

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import claims_classes, claims_fleets, claims_inside, claims_mechanisms, claims_prefix, claims_programs
+from bench import (
+    claims_classes,
+    claims_fleets,
+    claims_inside,
+    claims_mechanisms,
+    claims_prefix,
+    claims_priorities,
+    claims_programs,
+)
 from bench.claims import Table, command, factor, line, once, percent, put
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,7 +46,7 @@ def tables_of(name: str) -> list[Table]:
         "inside": claims_inside.tables,
         "classes": claims_classes.tables,
         "fleets": claims_fleets.tables,
-        "mechanisms": claims_mechanisms.tables,
+        "mechanisms": lambda given: [*claims_mechanisms.tables(given), *claims_priorities.tables(given)],
         "programs": claims_programs.tables,
         "prefix": lambda given: claims_prefix.tables(given, Path()),
     }
