@@ -49,6 +49,9 @@ class LiveMigration:
             if any(copy.source == source for copy in self.copies.values()):
                 continue
             rows = run.decoding(source)
+            rows = rows[
+                run.jobs[at.JOINED, rows] < run.hosts[source, at.STEP]
+            ]  # or it could move for ever without a token
             if len(rows):
                 job = int(rows[run.workload.priority[rows].argmax()])  # of the least urgent the one with the least KV
                 run.jobs[at.WATCHED, job] = 1  # its end ends the migration
