@@ -219,7 +219,7 @@ class SlowEverything(SlowMoves):
         self.later(self.now + self.every_pairs, "pairs", None)
         for source, target in self.pairs(self.engines, self.now):
             engine, other = self.engines[source], self.engines[target]
-            rows = [r for r in engine.running if r.decoding]
+            rows = [r for r in engine.running if r.decoding and r.computed > r.target]  # has had a token here
             if not rows or any(copy.source is engine for copy in self.copies):
                 continue
             r = min(rows, key=lambda each: (-each.priority, each.computed, each.number))

@@ -133,6 +133,11 @@ def test_llumnix_pairs(features: tuple[str, ...], headroom: float, seed: int) ->
     found.compare()
 
 
+def test_nobody_moves_for_ever() -> None:
+    """Slow swapping made iterations longer than the time between two migrations, and a request went to and fro without a token."""
+    scene(1172, "migrate", "swap").compare()
+
+
 def test_llumnix_pairs_do_migrate() -> None:
     runs = []
     for seed in range(60):

@@ -53,6 +53,8 @@ class LiveMigration:
             if any(copy.source == source for copy in self.copies.values()):
                 continue
             rows = doors.decoding(run, source)
+            # One that has had no token here yet stays, or it could move for ever.
+            rows = rows[run.jobs[at.JOINED, rows] < run.hosts[source, at.STEP]]
             if len(rows):
                 job = int(rows[run.workload.priority[rows].argmax()])  # of the least urgent the one with the least KV
                 run.jobs[at.WATCHED, job] = 1  # its end ends the migration
