@@ -184,7 +184,7 @@ class TestSemiPD:
 
         work = requests((0.0, 1, 4))
         made = run(work, SemiPD(control_seconds=0.5, ttft=1.0, tpot=4.0, decode_scale=1.0, contention=0.0))
-        assert made._arrays[at.A_INSIDE_FLOATS][0, inside.SHARE] == pytest.approx(0.8)
+        assert made.arrays[at.A_INSIDE_FLOATS][0, inside.SHARE] == pytest.approx(0.8)
 
     @given(share=st.floats(0.1, 0.9), scale=st.floats(0.0, 1.0))
     def test_a_larger_share_is_faster(self, share: float, scale: float) -> None:
