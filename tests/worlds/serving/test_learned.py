@@ -27,7 +27,8 @@ from rota.worlds.serving.predictors import History
 from rota.worlds.serving.quality import Choice, TokenPrice
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Slo
-from rota.worlds.serving.simulate import LENGTHS, Simulation
+from rota.worlds.serving.simulate import Simulation
+from rota.worlds.serving.views import LENGTHS
 from rota.worlds.serving.timing import build
 from rota.worlds.serving.world import head
 from tests.worlds.serving.everything import scene
@@ -197,12 +198,12 @@ def test_by_hand() -> None:
     assert run.seconds[at.SIZE, 6] == 4.0  # of 2, 4 and 6
     assert run.seconds[at.FINISH, 5] == 16.0
     assert run.seconds[at.SIZE, 7] == 9.0  # now one of that tenant has
-    code, size = run.code("output_tokens"), run.code("size")
+    code, size = run.views.codes["output_tokens"], run.views.codes["size"]
     assert code is not None
     assert size is not None
-    assert run.fixed[code].tolist() == run.seconds[at.SIZE].tolist()
+    assert run.views.fixed[code].tolist() == run.seconds[at.SIZE].tolist()
     expected = run.replicas[0].prefill_rate + run.replicas[0].decode_rate * run.seconds[at.SIZE]
-    assert run.fixed[size].tolist() == expected.tolist()
+    assert run.views.fixed[size].tolist() == expected.tolist()
 
 
 def test_the_window_forgets() -> None:

@@ -163,7 +163,8 @@ def test_a_request_that_ends_while_it_is_copied() -> None:
     assert run.seconds[at.FINISH, 0] == 10 * BEAT
     assert run.hosts[:, at.FREE].tolist() == [32, 32]
     assert run.fleet is not None
-    assert not run.fleet._copies
+    assert run.fleet.live is not None
+    assert not run.fleet.live.copies
     assert not run.fleet._transfers.active
 
 
