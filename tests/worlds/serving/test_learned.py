@@ -28,8 +28,8 @@ from rota.worlds.serving.quality import Choice, TokenPrice
 from rota.worlds.serving.replica import Replica, Roles
 from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.simulate import Simulation
-from rota.worlds.serving.views import LENGTHS
 from rota.worlds.serving.timing import build
+from rota.worlds.serving.views import LENGTHS
 from rota.worlds.serving.world import head
 from tests.worlds.serving.everything import scene
 from tests.worlds.serving.slow_fleet import SlowFleet
