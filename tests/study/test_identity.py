@@ -38,11 +38,15 @@ def test_other_code_runs_a_finished_study_again(other: dict[str, Any], says: str
     ran(out, **other)
     pl.DataFrame({"wrong": [1]}).write_parquet(out / "spans.parquet")
     (out / "report.html").write_text("of the results before")
+    before = sorted(each.name for each in out.iterdir())
     told: list[str] = []
     runs: list[str] = []
     again = run_study(read(path), out, 1, lambda done, total, what: runs.append(what), say=told.append)
     expected = says.format(v=rota.__version__, s=source()[:8])
-    assert told == [f"{out}: this study {expected}it is run again"]
+    by = str(other.get("source", source()) or "unknown")[:8]
+    assert told == [f"{out}: this study {expected}it is run again, and what was there is now in out.{by}"]
+    assert sorted(each.name for each in (tmp_path / f"out.{by}").iterdir()) == before
+    assert (tmp_path / f"out.{by}/report.html").read_text() == "of the results before"
     assert len([what for what in runs if "seed" in what]) == 6
     assert again.outcomes.equals(first.outcomes, null_equal=True)
     assert again.spans.equals(first.spans, null_equal=True)
@@ -69,7 +73,24 @@ def test_cells_of_other_code_are_not_taken_up(tmp_path: Path) -> None:
     runs: list[str] = []
     run_study(read(path), out, 1, lambda done, total, what: runs.append(what), say=told.append)
     assert len(told) == 1
+    assert any((tmp_path / "out.01234567/cells").iterdir())  # to be taken up by that code
     assert len([what for what in runs if "seed" in what]) == 6  # with the three that were there
+
+
+def test_results_of_other_code_are_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice by the same other code, and in the working directory itself."""
+    path, out = write(tmp_path), tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    for _ in range(3):
+        run_study(read(path), Path("."))
+        ran(out, source="0123456789abcdef")
+    assert sorted(each.name for each in tmp_path.iterdir() if each.is_dir()) == [
+        "out",
+        "out.01234567",
+        "out.01234567-2",
+    ]
+    assert all((tmp_path / name / "outcomes.parquet").exists() for name in ("out.01234567", "out.01234567-2"))
 
 
 def test_the_scenario_of_another_study_is_still_refused(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def run_study(
 
     Args:
         scenario: What to run.
-        out: The folder of results; an interrupted study of the same scenario is resumed, and one that other code has run is run again.
+        out: The folder of results; an interrupted study of the same scenario is resumed, and one that other code has run is set aside and run again.
         jobs: Processes. The results do not depend on it.
         progress: Called after each run.
         executor: ``"processes"`` on this machine, or ``"ray"``.

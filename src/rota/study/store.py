@@ -97,7 +97,7 @@ def whole_table(path: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
 def open_folder(folder: Path, digest: str, ran: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Make the folder of a study, or take up an interrupted one. Says whether this very study is complete there.
 
-    What other code left there of the same study is removed, finished or not, and one line told: its results may differ.
+    What other code left there of the same study, finished or not, is set aside in a folder beside it, and one line told: results may differ.
 
     Args:
         folder: Of the study.
@@ -125,8 +125,10 @@ def open_folder(folder: Path, digest: str, ran: Mapping[str, Any], tell: Callabl
     if foreign:
         raise InputError(f"{folder}: holds {foreign[0]}, which is no part of a study; move it, or choose another --out")
     if manifest is not None and not same:
-        tell(f"{folder}: this study was run by {_code(manifest)}, and this is {_code(ran)}: it is run again")
-        _clear(folder)
+        aside = _set_aside(folder, sorted(inside & OWN), str(manifest.get("source", "unknown"))[:8])
+        tell(
+            f"{folder}: this study was run by {_code(manifest)}, and this is {_code(ran)}: it is run again, and what was there is now in {aside.name}"
+        )
     try:
         (folder / "cells").mkdir(exist_ok=True)
     except OSError as error:
@@ -138,14 +140,20 @@ def _code(ran: Mapping[str, Any]) -> str:
     return f"rota {ran.get('rota', 'of an unknown version')} (source {str(ran.get('source', 'unknown'))[:8]})"
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a study has left, but for its manifest, by which it is known until another is written."""
+def _set_aside(folder: Path, names: list[str], by: str) -> Path:
+    """Move what a study has left into a new folder beside its own, the manifest last: until then it is known whose it is."""
+    place = folder.resolve()
+    number, aside = 1, place.with_name(f"{place.name}.{by}")
+    while aside.exists():
+        number += 1
+        aside = place.with_name(f"{place.name}.{by}-{number}")
     try:
-        shutil.rmtree(folder / "cells", ignore_errors=True)
-        for name in sorted(OWN - {"cells", "manifest.json"}):
-            (folder / name).unlink(missing_ok=True)
+        aside.mkdir()
+        for name in sorted(names, key=lambda each: each == "manifest.json"):
+            (folder / name).rename(aside / name)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another with --out") from None
+        raise InputError(f"{folder}: cannot be set aside ({error.strerror}); choose another with --out") from None
+    return aside
 
 
 def _json(path: Path) -> dict[str, Any]:
