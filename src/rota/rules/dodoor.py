@@ -9,8 +9,8 @@ import numpy as np
 
 from rota.kernel.decisions import Place
 from rota.kernel.errors import InputError
-from rota.kernel.streams import uniform
-from rota.kernel.tables import FloatColumn, Hosts, Jobs
+from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
+from rota.rules.sampling import draw_hosts
 
 
 @dataclass
@@ -38,10 +38,13 @@ class Dodoor(Place):
     def bind(self, rng: np.random.Generator) -> None:
         self._seed = int(rng.integers(2**63))
 
+    def sample(self, jobs: Jobs, hosts: Hosts) -> IntColumn | None:
+        return None if self.d >= len(hosts) else draw_hosts(self._seed, jobs, hosts, self.d)
+
     def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
-        lots = uniform(self._seed, "place", jobs.id[:, None], hosts.id)
-        chosen = np.argsort(np.argsort(lots, axis=1, kind="stable"), axis=1, kind="stable") < self.d
-        score = np.zeros(lots.shape)
+        drawn = draw_hosts(self._seed, jobs, hosts, self.d)
+        chosen = (drawn[:, :, None] == hosts.id).any(axis=1)
+        score = np.zeros(chosen.shape)
         for weight, load in ((self.alpha, hosts.work), (1.0 - self.alpha, hosts.outstanding.astype(np.float64))):
             total = np.where(chosen, load, 0.0).sum(axis=1, keepdims=True)
             score += weight * load / np.where(total > 0, total, 1.0)

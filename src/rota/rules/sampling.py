@@ -29,7 +29,7 @@ class RandomPlace(Place):
         self._seed = int(rng.integers(2**63))
 
     def sample(self, jobs: Jobs, hosts: Hosts) -> IntColumn:
-        return _sample(self._seed, jobs, hosts, 1)
+        return draw_hosts(self._seed, jobs, hosts, 1)
 
 
 @dataclass
@@ -56,10 +56,10 @@ class PowerOfTwo(Place):
         self._seed = int(rng.integers(2**63))
 
     def sample(self, jobs: Jobs, hosts: Hosts) -> IntColumn | None:
-        return None if self.d >= len(hosts) else _sample(self._seed, jobs, hosts, self.d)
+        return None if self.d >= len(hosts) else draw_hosts(self._seed, jobs, hosts, self.d)
 
 
-def _sample(seed: int, jobs: Jobs, hosts: Hosts, d: int) -> IntColumn:
+def draw_hosts(seed: int, jobs: Jobs, hosts: Hosts, d: int) -> IntColumn:
     """The `d` hosts with the smallest keyed draws of each job, whatever the order of the rows."""
     draws = uniform(seed, "place", jobs.id[:, None], hosts.id)
     return np.asarray(hosts.id[np.argsort(draws, axis=1, kind="stable")[:, :d]])

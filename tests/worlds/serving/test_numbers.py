@@ -124,6 +124,7 @@ def test_so_does_a_policy_of_ones_own(tmp_path: Path) -> None:
             assert made.world.resolve(made.case, made.policies[0], tmp_path) is None
             continue
         with pytest.raises(
-            InputError, match=f"policy a, scale: every must be a finite number of seconds above 0, found {every:g}"
+            InputError,
+            match=f"policy a, scale: every must be a finite number of seconds, 0.001 or more, found {every:g}",
         ):
             made.world.resolve(made.case, made.policies[0], tmp_path)

@@ -62,7 +62,10 @@ class Gate:
         """A request stands at the gate."""
         from rota.worlds.serving.kernels import gate
 
-        rows = [job, *doors.held(self.run).tolist()] if self.policy.whole_line else [job]
+        rows = [job]
+        if self.policy.whole_line:
+            held = doors.held(self.run)  # also those that a crash has sent back: who has begun is served to the end
+            rows += held[np.isnan(self.run.seconds[at.SCHEDULED, held])].tolist()
         verdicts = self._ask(rows, now)
         for other in np.flatnonzero(verdicts[1:] == SHED).tolist():
             gate.shed_waiting(self.run.state, rows[1 + other], now)

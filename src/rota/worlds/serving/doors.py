@@ -31,6 +31,38 @@ def could_hold(run: "Simulation", job: int, host: int) -> bool:
     return bool(fleet.could_hold(run.state, host, job))
 
 
+def open_for(run: "Simulation", job: int) -> npt.NDArray[np.bool_]:
+    """Which hosts are open and could ever serve a request."""
+    from rota.worlds.serving.kernels import fleet
+
+    out = np.zeros(len(run.replicas), np.bool_)
+    fleet.open_for(run.state, job, out)
+    return out
+
+
+def able(run: "Simulation") -> npt.NDArray[np.bool_]:
+    """Which hosts could serve requests, without regard to whether they are on: the different rows that there are, (rows, hosts).
+
+    Of a request that is decoded where its prompt is not there are two: for the one and for the other.
+    """
+    from rota.worlds.serving.kernels import fleet
+
+    prompts, answers = np.zeros((2, len(run.workload), len(run.replicas)), np.bool_)
+    fleet.able(run.state, prompts, answers)
+    found = np.unique(np.concatenate([prompts, answers[prompts.any(axis=1)]]), axis=0)
+    return found[found.any(axis=1)]
+
+
+def unlike(run: "Simulation") -> tuple[int, int] | None:
+    """The first request that some hosts could hold to its end and others could not, and one that could not; None: there is none."""
+    tokens = run.workload.prompt_tokens + run.workload.output_tokens
+    hosts = run.hosts
+    blocks = -(-(tokens[:, None] - 1) // hosts[:, at.BLOCK_TOKENS]) + hosts[:, at.WATERMARK]
+    fits = (blocks <= hosts[:, at.KV_BLOCKS]) & (tokens[:, None] <= hosts[:, at.CONTEXT_LIMIT])
+    rows = np.flatnonzero(fits.any(axis=1) & ~fits.all(axis=1))
+    return (int(rows[0]), int(np.argmin(fits[rows[0]]))) if len(rows) else None
+
+
 def could_take(run: "Simulation", job: int, host: int) -> bool:
     """Whether the router may send a request to a host now."""
     from rota.worlds.serving.kernels import fleet

@@ -169,12 +169,15 @@ class Energy:
         joules = float(self.joules(end).sum())
         drawn, lengths = np.array([watts.sum() for watts in self.watts]), self.lengths()
         above = lengths[drawn > self.plan.budget].sum() if len(drawn) else 0.0
-        whole = drawn[lengths >= 0.5 * self.plan.telemetry]  # a sliver at the end is no reading
+        if (
+            len(drawn) > 1 and lengths[-1] < 0.5 * self.plan.telemetry
+        ):  # a sliver is no reading: it belongs to the one before
+            drawn = np.append(drawn[:-2], np.average(drawn[-2:], weights=lengths[-2:]))
         span = end - self.begin
         return {
             "energy_kwh": joules / 3.6e6,
             "energy_per_token": joules / tokens if tokens > 0 else float("nan"),
             "power_mean": joules / span if span > 0 else float("nan"),
-            "power_peak": float(whole.max()) if len(whole) else float("nan"),
+            "power_peak": float(drawn.max()) if len(drawn) else float("nan"),
             "over_budget_share": float(above / span) if span > 0 else float("nan"),
         }

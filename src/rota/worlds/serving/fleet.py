@@ -360,7 +360,7 @@ class Fleet:
         able[self.run.jobs[at.SOURCE, job] - 1] = False
         if self._samples is not None and able[self._samples[job]].any():
             able &= np.isin(np.arange(len(able)), self._samples[job])
-        costs = np.where(able, self.run.views.costs(self.decode, job, now), np.inf)
+        costs = np.where(able, self.run.views.costs(self.decode, job, now, able), np.inf)
         if not np.isfinite(costs).any():
             self._strand(job, now)
             return

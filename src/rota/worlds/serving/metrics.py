@@ -217,7 +217,7 @@ def summarise(run: Simulation, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str
             known = rows[name][~np.isnan(rows[name])]
             metrics[f"{name}_mean"] = float(known.mean()) if len(known) else float("nan")
     if run.fleet is not None and run.fleet.energy is not None:
-        metrics |= run.fleet.energy.summary(end, float(rows["output_tokens"][done].sum()))
+        metrics |= run.fleet.energy.summary(end, float(rows["output_tokens"][done & ~recalled].sum()))
     metrics["swaps"] = float(run.fleet.swaps) if run.fleet else 0.0
     metrics["migrations"] = float(run.fleet.migrations) if run.fleet else 0.0
     live = run.fleet.live if run.fleet else None

@@ -7,7 +7,6 @@ has not come to its last stage after `stages` of them is given up.
 """
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 from rota.kernel.errors import PolicyError
@@ -38,8 +37,7 @@ class LiveMigration:
         self.fleet, self.run, self.policy = fleet, fleet.run, policy
         self.copies: dict[int, Copy] = {}  # request -> its migration
         self.given_up = 0
-        first = float(self.run.workload.arrival.min(initial=inf))
-        fleet.later(first + policy.every, self.ask, outage=True)
+        fleet.later(self.run.begins + policy.every, self.ask, outage=True)
 
     def ask(self, now: float) -> None:
         """Begin the migrations that the policy asks for, one at a time from each host."""

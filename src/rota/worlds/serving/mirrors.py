@@ -8,7 +8,6 @@ request with a copy is moved between two iterations of its host, and decodes at 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
 from rota.worlds.serving import doors
@@ -34,8 +33,7 @@ class Mirrors:
     def __post_init__(self) -> None:
         self.fleet: Fleet = self.book.fleet
         self.run = self.fleet.run
-        first = float(self.run.workload.arrival.min(initial=inf))
-        self.fleet.later(first + self.every, self._update, outage=True)
+        self.fleet.later(self.run.begins + self.every, self._update, outage=True)
 
     # -- copies ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,11 @@ TOKENS_MOST = (
 )
 CALLS_MOST = 10_000  # one after another in a program: what it has said so far, and so the work, grows with the square
 
+MANY = 10_000_000  # requests or programs that are drawn, and what is remembered of them
+Many = Annotated[int, msgspec.Meta(ge=1, le=MANY)]
+Few = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # replicas, calls beside each other, kinds of tools
 Latency = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # seconds, up to 32 years
+MOMENT = 1e-3  # seconds between two questions to a policy: more often is more than any control loop does
 Duration = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Uptime = Annotated[float, msgspec.Meta(ge=1, le=1e9)]  # seconds between failures: below 1 s no answer is ever finished
 Rate = Annotated[float, msgspec.Meta(ge=1e-9, le=1e9)]  # a second: one in 32 years, one a nanosecond

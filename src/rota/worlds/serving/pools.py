@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Policy
-from rota.kernel.errors import PolicyError
+from rota.kernel.errors import InputError, PolicyError
 from rota.kernel.tables import Column, Hosts, Jobs
 from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
@@ -95,6 +95,14 @@ class PoolBook:
     def __post_init__(self) -> None:
         run = self.fleet.run
         hosts, rows = len(run.replicas), len(run.workload)
+        found = doors.unlike(run)
+        if found is not None:
+            job, host = found
+            tokens = int(run.workload.prompt_tokens[job] + run.workload.output_tokens[job])
+            raise InputError(
+                f"pool: request {job} with {tokens:,} tokens fits some replicas and not replica {host} ({run.replicas[host].label}), for which it "
+                "might wait for ever; give all of them memory for it, or leave such requests out"
+            )
         self.dropped = 0  # copies that were in the way
         self.mirrors: Mirrors | None = None
         self.engine = PoolEngine(self) if can_keep(run) else None
@@ -107,7 +115,7 @@ class PoolBook:
             self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
             self.decode_at = np.full(rows, -1)
         run.jobs[at.WATCHED] = 1
-        first = float(run.workload.arrival.min(initial=inf))
+        first = run.begins
         if self.policy.mirrored < inf and self.engine is not None:
             self.engine.update_at(first + self.policy.mirrored, self.policy.mirrored)
         elif self.policy.mirrored < inf:

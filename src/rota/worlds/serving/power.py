@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rota.kernel.errors import PolicyError
+from rota.worlds.serving import doors
 from rota.worlds.serving.kernels import layout as at
 
 if TYPE_CHECKING:
@@ -15,25 +16,22 @@ if TYPE_CHECKING:
 class Power:
     """The switches of a fleet.
 
-    A replica is off, starting, on, or draining: it takes no requests any more, and is off when it has none. The last one that takes prompts stays on, and
-    so does the last one that decodes.
+    A replica is off, starting, on, or draining: it takes no requests any more, and is off when it has none. The last one that can serve
+    some request stays on, whatever its role, its model or its memory: none waits for a replica that nobody switches on.
     """
 
     def __init__(self, fleet: "Fleet") -> None:
         self.fleet, self.run = fleet, fleet.run
         self.policy = self.run.roles.scale
         hosts = len(self.run.replicas)
-        self.begin = (
-            float(self.run.workload.arrival.min(initial=np.inf))
-            if len(self.run.workload) and not self.run.concurrency
-            else 0.0
-        )
+        self.begin = self.run.begins if len(self.run.workload) else 0.0
         self.since: dict[int, float] = dict.fromkeys(range(hosts), self.begin)  # of those that are paid for
         self.used: list[tuple[int, float, float]] = []  # (replica, from, to) of those that went off
         self.starting: set[int] = set()
         self.draining: dict[int, float] = {}  # since when
         if self.policy is not None:
             scaling = fleet.plan.scaling
+            self._able = doors.able(self.run)
             first = scaling.least if scaling.first is None else scaling.first
             for host in self._first_off(first):
                 del self.since[host]
@@ -42,17 +40,18 @@ class Power:
 
     def _first_off(self, count: int) -> list[int]:
         """All but the first `count`; those without which nothing goes come before the others."""
-        roles = self.run.hosts[:, at.ROLE]
-        needed = dict.fromkeys(int(np.argmax(roles != without)) for without in (at.DECODE_ROLE, at.PREFILL_ROLE))
-        order = list(dict.fromkeys([*needed, *range(len(roles))]))
+        needed: list[int] = []
+        for able in self._able:
+            if not able[needed].any():
+                needed.append(int(np.argmax(able)))
+        order = list(dict.fromkeys([*needed, *range(len(self.run.replicas))]))
         return sorted(order[max(count, len(needed)) :])
 
     def _may_go(self) -> set[int]:
-        """Replicas that are not draining and without which others still take prompts and decode."""
-        roles, on = self.run.hosts[:, at.ROLE], sorted(set(self.since) - set(self.draining))
-        takers = [host for host in on if roles[host] != at.DECODE_ROLE]
-        decoders = [host for host in on if roles[host] != at.PREFILL_ROLE]
-        return {host for host in on if takers != [host] and decoders != [host]}
+        """Replicas that are not draining and without which others still take and decode every request."""
+        on = sorted(set(self.since) - set(self.draining))
+        alone = self._able[:, on].sum(axis=1) == 1  # requests, of which one kind each, that only one of these can serve
+        return {host for host in on if not self._able[alone, host].any()}
 
     def seconds(self, end: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Seconds that each replica was paid for, from the first arrival to `end`."""

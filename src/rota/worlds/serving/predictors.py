@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from rota.kernel.errors import InputError, nearest
 from rota.kernel.streams import normal, uniform
-from rota.worlds.serving.numbers import Sigma, Tokens
+from rota.worlds.serving.numbers import Many, Sigma, Tokens
 
 FloatColumn = npt.NDArray[np.float64]
 STREAM = "predictions"
@@ -141,7 +141,7 @@ class History(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     prior: Tokens = 256.0  # tokens, until an answer has ended
-    window: Annotated[int, msgspec.Meta(ge=1)] = 1000  # how many of the last answers of a group count
+    window: Many = 1000  # how many of the last answers of a group count
     group: str = msgspec.field(default="tenant", name="by")  # whose answers are alike; see `GROUPS`
 
     def __post_init__(self) -> None:

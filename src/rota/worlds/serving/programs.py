@@ -24,6 +24,8 @@ from rota.worlds.serving.numbers import (
     CALLS_MOST,
     TOKENS_MOST,
     Duration,
+    Few,
+    Many,
     Rate,
     Sigma,
     Tokens,
@@ -59,10 +61,10 @@ class ProgramSpec(Rhythm, forbid_unknown_fields=True, frozen=True):
     """
 
     kind: Literal["chain", "fan_out", "best_of"]
-    count: Count  # programs
+    count: Many  # programs
     rate: Rate  # programs a second, mean
     calls: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 6.0  # mean of a chain, geometric
-    width: Count = 4
+    width: Few = 4
     prompt: Tokens = 1500.0  # median tokens of the first prompt
     prompt_sigma: Sigma = 0.7
     added: Tokens = 300.0  # median tokens that a tool or a person adds
@@ -71,9 +73,9 @@ class ProgramSpec(Rhythm, forbid_unknown_fields=True, frozen=True):
     output_sigma: Sigma = 0.8
     delay: Duration = 2.0  # median seconds of a tool or of a person
     delay_sigma: Sigma = 1.0
-    tools: Count = 1  # kinds of tools, all equally often
+    tools: Few = 1  # kinds of tools, all equally often
     tool_sigma: Sigma = 0.0  # of the logarithm of their own medians, around `delay`
-    system_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0  # of every prompt, the same in all programs
+    system_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0  # of every prompt, the same in all programs
     block_tokens: Count = 16
 
 

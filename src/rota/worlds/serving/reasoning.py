@@ -20,6 +20,8 @@ from rota.worlds.serving.numbers import (
     CALLS_MOST,
     TOKENS_MOST,
     Calls,
+    Few,
+    Many,
     Rate,
     Sigma,
     Spread,
@@ -34,14 +36,14 @@ class ReasoningSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What one entry of a scenario's ``workload: {reasoning: [...]}`` says; the programs of all entries come together."""
 
     kind: Literal["samples", "tree", "thoughts"]
-    count: Count  # programs
+    count: Many  # programs
     rate: Rate  # programs a second
     variation: Spread | Variation = (
         1.0  # a number: of the gaps between them, gamma, 1 is Poisson; {cv, seconds}: of the rate
     )
     rounds: Calls = 8.0  # median
     rounds_sigma: Sigma = 0.0
-    width: Count = 1  # calls a round
+    width: Few = 1  # calls a round
     prompt: Tokens = 200.0  # median tokens of the question
     prompt_sigma: Sigma = 0.5
     output: Tokens = 256.0  # median tokens of a call's answer

@@ -16,7 +16,7 @@ from rota.worlds.serving.asked_models import ModelSpec
 from rota.worlds.serving.classes import Classes, Tenants, load_classes
 from rota.worlds.serving.generate import GeneratorSpec, parse_generator
 from rota.worlds.serving.nodes import Nodes, check_nodes, load_nodes
-from rota.worlds.serving.numbers import Duration, Latency, Sigma, Uptime
+from rota.worlds.serving.numbers import Duration, Few, Latency, Sigma, Uptime
 from rota.worlds.serving.power_model import GpuPower
 from rota.worlds.serving.predictors import Bucket, History, Noisy, Oracle, Predictor, Rank
 from rota.worlds.serving.programs import ProgramSpec
@@ -97,7 +97,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     model: str
     gpu: str
     tp: Positive = 1
-    count: Positive = 1
+    count: Few = 1
     kv_blocks: Positive | None = None  # None: from memory, weights and the activation reserve
     block_tokens: Positive = 16
     memory_utilisation: Share = 0.9

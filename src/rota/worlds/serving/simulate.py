@@ -106,6 +106,12 @@ class Simulation:
         """The largest priority of a request."""
         return int(self.workload.priority.max(initial=0))
 
+    @cached_property
+    def begins(self) -> float:
+        """When the first request arrives; inf: there is none."""
+        arrival = self.seconds[at.ARRIVAL]
+        return float(arrival[~np.isnan(arrival)].min(initial=np.inf))
+
     @property
     def makes_arrivals(self) -> bool:
         """Whether requests arrive when others have ended, so that the run makes their arrivals."""

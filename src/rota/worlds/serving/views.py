@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rota.kernel.decisions import Place
 from rota.kernel.errors import PolicyError
 from rota.kernel.tables import HOST_COLUMNS, JOB_COLUMNS, Column, Hosts, Jobs
+from rota.worlds.serving import doors
 from rota.worlds.serving.adapters import COLUMNS as ADAPTER_COLUMNS
 from rota.worlds.serving.classes import due
 from rota.worlds.serving.columns import (
@@ -26,7 +27,7 @@ from rota.worlds.serving.model import PrefixBlocks
 from rota.worlds.serving.pools import Pools
 from rota.worlds.serving.prefix_tree import prefix_groups
 from rota.worlds.serving.quality import COLUMNS as CHOICE_COLUMNS
-from rota.worlds.serving.questions import Question, kept
+from rota.worlds.serving.questions import ALL_COLUMNS, Question, kept
 from rota.worlds.serving.rounds import LEFT
 
 if TYPE_CHECKING:
@@ -199,14 +200,30 @@ class Views:
             question = self._asked[id(policy)] = Question(self.run, policy, tuple(more))
         return question.ask(job, more)
 
-    def costs(self, route: Place, job: int, now: float) -> FloatColumn:
-        """What a route answers for a request. Raises PolicyError where that is no answer."""
-        hosts = len(self.run.replicas)
+    def costs(self, route: Place, job: int, now: float, able: npt.NDArray[np.bool_] | None = None) -> FloatColumn:
+        """What a route answers for a request. Raises PolicyError where that is no answer.
+
+        One that draws its candidates, and has drawn none that can serve the request, is asked again about those that can.
+
+        Args:
+            able: Which hosts these are; None: those that are open and could ever serve it.
+        """
         old = self._view(route) if self.run.renewed > 1 else NO_COLUMNS
-        costs = np.asarray(route.costs(*self.question(route, job, old), now), np.float64)
-        if costs.shape != (hosts,) or np.count_nonzero(np.isnan(costs)):
+        jobs, hosts = self.question(route, job, old)
+        costs = self._answer(route, jobs, hosts, now)
+        if type(route).sample is not Place.sample:
+            able = doors.open_for(self.run, job) if able is None else able
+            if able.any() and not np.isfinite(costs[able]).any():
+                some = {name: getattr(hosts, name)[able] for name in route.reads}
+                costs[:] = np.inf
+                costs[able] = self._answer(route, jobs, Hosts.over(some, ALL_COLUMNS, int(able.sum())), now)
+        return costs
+
+    def _answer(self, route: Place, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
+        costs = np.array(route.costs(jobs, hosts, now), np.float64)
+        if costs.shape != (len(hosts),) or np.count_nonzero(np.isnan(costs)):
             raise PolicyError(
-                f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({hosts},) numbers or inf"
+                f"{type(route).__name__}: costs at {now:g} s have shape {costs.shape} or contain NaN, expected ({len(hosts)},) numbers or inf"
             )
         return costs
 

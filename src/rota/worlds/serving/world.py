@@ -34,6 +34,7 @@ from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.naming import check_block_sizes
 from rota.worlds.serving.nodes import seats
+from rota.worlds.serving.numbers import MOMENT
 from rota.worlds.serving.policies import (
     ADMITS,
     BATCHERS,
@@ -304,9 +305,9 @@ class Serving:
             if role not in policy:
                 return None
             found = find(kind, policy[role], [room], folder, f"policy {name}, {role}")
-            if isinstance(found, Scaler | Migrate | Clocks) and not 0 < found.every < np.inf:
+            if isinstance(found, Scaler | Migrate | Clocks) and not MOMENT <= found.every < np.inf:
                 raise InputError(
-                    f"policy {name}, {role}: every must be a finite number of seconds above 0, found {found.every:g}"
+                    f"policy {name}, {role}: every must be a finite number of seconds, {MOMENT:g} or more, found {found.every:g}"
                 )
             return found
 

@@ -41,6 +41,7 @@ from rota.worlds.serving.kernels.layout import (
     INBOX_COUNT,
     INBOX_HEAD,
     INBOX_TAIL,
+    JOBS,
     KV_BLOCKS,
     LAGGING,
     LANDED,
@@ -188,6 +189,23 @@ def could_take(state, r, j):
     """Whether the router may send a job to a host now."""
     host = host_ints(state)[r]
     return not host[SHUT] and outstanding(host) < host[MAX_OUTSTANDING] and possible(state, r, j)
+
+
+@compiler.njit
+def open_for(vector, j, out):
+    """Which hosts are open and could ever serve a job."""
+    state = uncounted(vector)
+    for r in range(state[HOSTS]):
+        out[r] = not host_ints(state)[r, SHUT] and possible(state, r, j)
+
+
+@compiler.njit
+def able(state, prompts, answers):
+    """For each job which hosts could ever serve it or compute its prompt, and which hold it to its end where that is decoded; whether open or not."""
+    for j in range(state[JOBS]):
+        for r in range(state[HOSTS]):
+            prompts[j, r] = possible(state, r, j)
+            answers[j, r] = host_ints(state)[r, ROLE] != PREFILL_ROLE and holds_whole(state, r, j)
 
 
 @compiler.njit

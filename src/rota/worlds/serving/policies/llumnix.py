@@ -88,9 +88,9 @@ class PairsByFreeness(Migrate):
     reads = READS
 
     def __post_init__(self) -> None:
-        if not (self.below <= self.above and self.every > 0 and self.stop >= 0):
+        if not (self.below <= self.above and self.every > 0 and 0 <= self.stop < 1e9):
             raise InputError(
-                f"llumnix: needs below <= above, every > 0 and stop >= 0; found {self.below:g}, {self.above:g}, {self.every:g}, {self.stop:g}"
+                f"llumnix: needs below <= above, every > 0 and stop from 0 to 1e9; found {self.below:g}, {self.above:g}, {self.every:g}, {self.stop:g}"
             )
         if self.last_blocks < 1 or self.stages < 1:
             raise InputError(
