@@ -117,3 +117,14 @@ def test_energy_of_a_token_counts_tokens_that_were_generated_and_its_peak_is_no_
     joules = metrics["energy_kwh"] * 3.6e6
     assert metrics["energy_per_token"] == pytest.approx(joules / rows["output_tokens"][finished].sum())
     assert metrics["power_peak"] >= metrics["power_mean"]
+
+
+def test_who_waits_for_a_call_that_was_rejected_is_told_apart() -> None:
+    """Prompts grow along a chain until one is too long: what follows it is never asked."""
+    drawn = {"programs": {"kind": "chain", "count": 20, "rate": 1.0, "calls": 8, "added": 2000}}
+    made = run({}, workload=drawn, fleet=[SMALL])
+    lost = int((made.outcomes["status"] == "unfinished").sum())
+    assert (made.outcomes["status"] == "rejected").any()
+    assert lost > 0
+    line = f"{lost:,} requests were never finished, {lost:,} of them because a call that they wait for was rejected or shed"
+    assert line in made.notices

@@ -162,6 +162,21 @@ def outcomes(run: Simulation, slo: Slo) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
+def waits_in_vain(run: Simulation, open_: npt.NDArray[np.bool_], left: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which calls that have not ended (`open_`) wait, directly or not, for one that has left without an answer (`left`)."""
+    programs, vain = run.workload.programs, np.zeros(len(left), np.bool_)
+    if programs is None:
+        return vain
+    child = np.repeat(np.arange(len(left)), np.diff(programs.offsets))
+    while True:
+        more = np.zeros(len(left), np.bool_)
+        more[child[(left | vain)[programs.parents]]] = True
+        more &= open_ & ~vain
+        if not more.any():
+            return vain
+        vain |= more
+
+
 def _worth(run: Simulation, done: npt.NDArray[np.bool_]) -> dict[str, FloatColumn]:
     """Quality of each answer and its dollars, where there are such."""
     host, found = run.jobs[at.HOST], {}

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rota.kernel.decisions import Order, Place
 from rota.kernel.errors import BrokenRunError, InputError
@@ -29,7 +30,7 @@ from rota.worlds.serving.fleet import Migrate, Scaler
 from rota.worlds.serving.generate import generate
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.learned import groups
-from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise
+from rota.worlds.serving.metrics import MEASURES, outcomes, series, spans, summarise, waits_in_vain
 from rota.worlds.serving.model import Workload, make_workload
 from rota.worlds.serving.money import check_prices
 from rota.worlds.serving.naming import check_block_sizes
@@ -189,7 +190,7 @@ class Serving:
         broken = verify(workload, run.replicas, rows, metrics, lines, width, run.makes_arrivals)
         if broken:
             raise BrokenRunError(f"the run breaks a rule: {broken[0]}")
-        return RunResult(metrics, rows, lines, spans(rows), _notices(run, metrics), _knew(run, case))
+        return RunResult(metrics, rows, lines, spans(rows), _notices(run, metrics, rows["status"]), _knew(run, case))
 
     def simulation(self, case: Case, workload: Workload, policy: Mapping[str, Any], seed: int) -> Simulation:
         """The run of a policy, ready to start: for tests, notebooks and stepping through time."""
@@ -363,7 +364,7 @@ def head(work: Workload, count: int) -> Workload:
     return replace(work, **cut, prefix=prefix, labels=work.labels.head(count))
 
 
-def _notices(run: Simulation, metrics: Mapping[str, float]) -> tuple[str, ...]:
+def _notices(run: Simulation, metrics: Mapping[str, float], status: npt.NDArray[np.str_]) -> tuple[str, ...]:
     lines = list(run.workload.notices)
     if metrics["rejected"]:
         lines.append(
@@ -372,7 +373,9 @@ def _notices(run: Simulation, metrics: Mapping[str, float]) -> tuple[str, ...]:
     if metrics["shed"]:
         lines.append(f"{int(metrics['shed']):,} requests were shed at the gate")
     if metrics["unfinished"]:
-        lines.append(f"{int(metrics['unfinished']):,} requests were never finished")
+        vain = waits_in_vain(run, status == "unfinished", (status == "rejected") | (status == "shed")).sum()
+        why = f", {vain:,} of them because a call that they wait for was rejected or shed" if vain else ""
+        lines.append(f"{int(metrics['unfinished']):,} requests were never finished{why}")
     if metrics["extrapolated"]:
         share = metrics["extrapolated"] / max(metrics["iterations"], 1.0)
         lines.append(
