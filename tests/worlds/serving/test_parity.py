@@ -197,12 +197,10 @@ def test_vidurs_router_piles_up_and_ours_does_not(shared_data: Path, repository:
     """Four replicas at 20/s: Vidur's own output, p50, p90, p99 and mean; counting what runs as well takes at least 40 % off the median E2E."""
     recipe = shared_data / "traces/peer_recipe"
     scenario = read(
-        repository / "examples/serving/parity-vidur.yaml",
+        repository / "examples/serving/parity-vidur-routes.yaml",
         [
             f"workload.trace={recipe}/workload_conv10k_q20.csv.gz",
             f"fleet.0.timing.tables={recipe}/vidur_pred_a100_llama3-8b",
-            "fleet.0.count=4",
-            "policies=[{name: vidur, batch: vllm_v0, route: vidur_lor}, {name: ours, batch: vllm_v0, route: least_outstanding}]",
         ],
     )
     theirs = {

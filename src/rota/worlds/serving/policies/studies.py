@@ -84,6 +84,8 @@ STUDIES: dict[str, str] = {
     "qllm": "qllm",
     "static": "qllm",
     "token_jsq": "parity-splitwise",
+    "vidur_lor": "parity-vidur-routes",
+    "fair": "vtc",
 }
 
 # Rules of every world that only a study of another world shows.
