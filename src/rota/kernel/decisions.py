@@ -154,9 +154,12 @@ class Place(Policy):
         reads_job: Columns of the job to be placed (the table has one row a job).
         cost_column: The host column that is the cost; empty: all hosts cost the same, or `cost_terms` says what they cost.
         cost_terms: Host columns and their weights, in the order in which they are added.
+        draws: Whether its costs are ``inf`` for all but a few hosts that it draws (so are those of a place with a `sample`): where none of these can
+            serve the job it is asked again, about those that can.
     """
 
     reads_job: ClassVar[tuple[str, ...]] = ()
+    draws: ClassVar[bool] = False
     cost_column: str = ""
     cost_terms: Mapping[str, float] = MappingProxyType({})
 

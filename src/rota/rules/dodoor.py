@@ -9,7 +9,7 @@ import numpy as np
 
 from rota.kernel.decisions import Place
 from rota.kernel.errors import InputError
-from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
+from rota.kernel.tables import FloatColumn, Hosts, Jobs
 from rota.rules.sampling import draw_hosts
 
 
@@ -27,6 +27,7 @@ class Dodoor(Place):
 
     alpha: float = 0.5
     d: int = 2
+    draws = True
     reads = ("id", "outstanding", "work")
     reads_job = ("id",)
     _seed: int = field(default=0, init=False, repr=False)
@@ -37,9 +38,6 @@ class Dodoor(Place):
 
     def bind(self, rng: np.random.Generator) -> None:
         self._seed = int(rng.integers(2**63))
-
-    def sample(self, jobs: Jobs, hosts: Hosts) -> IntColumn | None:
-        return None if self.d >= len(hosts) else draw_hosts(self._seed, jobs, hosts, self.d)
 
     def costs(self, jobs: Jobs, hosts: Hosts, now: float) -> FloatColumn:
         drawn = draw_hosts(self._seed, jobs, hosts, self.d)

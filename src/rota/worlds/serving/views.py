@@ -211,7 +211,7 @@ class Views:
         old = self._view(route) if self.run.renewed > 1 else NO_COLUMNS
         jobs, hosts = self.question(route, job, old)
         costs = self._answer(route, jobs, hosts, now)
-        if type(route).sample is not Place.sample:
+        if route.draws or type(route).sample is not Place.sample:
             able = doors.open_for(self.run, job) if able is None else able
             if able.any() and not np.isfinite(costs[able]).any():
                 some = {name: getattr(hosts, name)[able] for name in route.reads}
