@@ -77,10 +77,10 @@ class SlowEverything(SlowMoves):
         self.begun: dict[int, float] = {}  # when the iteration of a replica began that is under way
 
     def run(self, requests: list[Request], concurrency: int = 0, think: Sequence[float] = ()) -> None:
-        first = 0.0 if concurrency else min(r.arrival for r in requests)
+        first = min(think[:concurrency]) if concurrency else min(r.arrival for r in requests)  # the first user's
         self.power = Switches(dict.fromkeys(range(len(self.engines)), first))
         if self.pairs is not None:
-            self.later(min(r.arrival for r in requests) + self.every_pairs, "pairs", None)
+            self.later(first + self.every_pairs, "pairs", None)
         if self.wanted is not None:
             on = self.scaling.least if self.scaling.first is None else self.scaling.first
             for host in self.first_off(on):
