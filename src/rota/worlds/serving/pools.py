@@ -96,6 +96,7 @@ class PoolBook:
         run = self.fleet.run
         hosts, rows = len(run.replicas), len(run.workload)
         self.dropped = 0  # copies that were in the way
+        self.stays = 0  # requests that decode where their prompts were computed, as hosts waited for one another
         self.mirrors: Mirrors | None = None
         self.engine = PoolEngine(self) if can_keep(run) else None
         if self.engine is not None:
@@ -107,6 +108,7 @@ class PoolBook:
             self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
             self.decode_at = np.full(rows, -1)
         run.jobs[at.WATCHED] = 1
+        run.state[at.POOLED] = 1
         first = float(run.workload.arrival.min(initial=inf))
         if self.policy.mirrored < inf and self.engine is not None:
             self.engine.update_at(first + self.policy.mirrored, self.policy.mirrored)
@@ -230,6 +232,17 @@ class PoolBook:
             if source not in (-1, int(self.fleet.run.jobs[at.HOST, job])):
                 self.mirrors.add(job, source, now)
             self.mirrors.review_soon(now)
+
+    def untie(self, host: int, now: float) -> None:
+        """A host runs nothing, and nothing that waits there fits: copies go, then one of those that wait for one another decodes where its KV lies."""
+        run = self.fleet.run
+        if not doors.is_stuck(run, host) or (self.mirrors is not None and self.mirrors.give_way(host, now)):
+            return
+        job = doors.who_stays(run)
+        if job >= 0:
+            doors.stay(run, job, now)
+            self.stays += 1
+            self.arrived(job, now)
 
     def landed(self, job: int) -> None:
         """The KV has left the host that computed the prompt."""
