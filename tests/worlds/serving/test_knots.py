@@ -12,7 +12,7 @@ from rota.kernel.tables import FloatColumn, Hosts, IntColumn, Jobs
 from rota.worlds.serving.kernels import layout as at
 from rota.worlds.serving.links import Link
 from rota.worlds.serving.metrics import outcomes, series, summarise
-from rota.worlds.serving.model import make_workload
+from rota.worlds.serving.model import PrefixBlocks, make_workload
 from rota.worlds.serving.policies.accellm import AccellmPairs
 from rota.worlds.serving.pools import Assignment
 from rota.worlds.serving.replica import Replica
@@ -159,3 +159,16 @@ def test_there_are_knots_in_what_is_compared() -> None:
         assert (run.jobs[at.STATE] == at.FINISHED_STATE).all()
         found += stays(run)
     assert found > 10
+
+
+@pytest.mark.parametrize("kind", [Told, Slowly])
+def test_two_hosts_with_prefix_caches(kind: type[Told]) -> None:
+    """What is named keeps its name, and nobody holds a block at the end."""
+    names = [np.arange(4) + 4 * k for k in (0, 1, 0, 1)]
+    prefix = PrefixBlocks(np.arange(5) * 4, np.concatenate(names), 4)
+    work = make_workload(np.zeros(4), np.full(4, 16), np.full(4, 8), prefix=prefix)
+    fleet = [replace(each, prefix_caching=True) for each in fleet_of("vllm_v1", 2, 7)]
+    run = run_pools(work, fleet, kind([(0, 1), (1, 0)]), Link(4096.0, 0.0))
+    assert stays(run) >= 1
+    assert (run.jobs[at.STATE] == at.FINISHED_STATE).all()
+    assert (run.hosts[:, at.FREE] == 7).all()

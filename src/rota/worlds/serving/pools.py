@@ -90,13 +90,13 @@ class PoolBook:
     policy: Pools
     lends: int = 0  # times that a host was lent
     switches: int = 0  # roles that the policy has changed
+    stays: int = 0  # requests that decode where their prompts were computed, as hosts waited for one another
     lent: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         run = self.fleet.run
         hosts, rows = len(run.replicas), len(run.workload)
         self.dropped = 0  # copies that were in the way
-        self.stays = 0  # requests that decode where their prompts were computed, as hosts waited for one another
         self.mirrors: Mirrors | None = None
         self.engine = PoolEngine(self) if can_keep(run) else None
         if self.engine is not None:
@@ -108,7 +108,6 @@ class PoolBook:
             self.prompt_at = np.full(rows, -1)  # host whose memory still has the prompt for another one
             self.decode_at = np.full(rows, -1)
         run.jobs[at.WATCHED] = 1
-        run.state[at.POOLED] = 1
         first = float(run.workload.arrival.min(initial=inf))
         if self.policy.mirrored < inf and self.engine is not None:
             self.engine.update_at(first + self.policy.mirrored, self.policy.mirrored)
@@ -116,6 +115,7 @@ class PoolBook:
             self.mirrors = Mirrors(self, self.policy.mirrored)
         if self.policy.every < inf:
             self.fleet.later(first + self.policy.every, self._ask_roles, outage=True)
+        run.state[at.POOLED] = 1
 
     @property
     def copies(self) -> dict[int, tuple[int, int]]:
