@@ -24,7 +24,7 @@ from rota.worlds.serving.settings import Slo
 from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload
 from tests.worlds.serving.test_twin_moves import outages, outages_of_hosts
-from tests.worlds.serving.test_twin_pools import run_pools
+from tests.worlds.serving.test_twin_pools import blocks_in_use_are_there, run_pools
 
 LINK = Link(4096.0, 0.0, push=True)
 
@@ -78,6 +78,7 @@ def test_nothing_is_lost(name: str, drawn: list[tuple[int, int, int]], rows: Row
     found = outcomes(run, Slo())
     assert (found["status"] != "unfinished").all()
     assert (run.hosts[:, at.FREE] == run.hosts[:, at.KV_BLOCKS]).all()
+    assert blocks_in_use_are_there(run)
     assert run.fleet is not None
     book = run.fleet.pools
     assert book is not None

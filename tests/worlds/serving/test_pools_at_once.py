@@ -22,6 +22,7 @@ from rota.worlds.serving.verify import verify
 from tests.worlds.serving.test_energy import ROW
 from tests.worlds.serving.test_twin_fleet import Rows, replica, rows_of_requests, workload
 from tests.worlds.serving.test_twin_moves import outages, outages_of_hosts
+from tests.worlds.serving.test_twin_pools import blocks_in_use_are_there
 
 HOME = ("prefill", "decode", "mixed", "mixed")
 
@@ -71,6 +72,7 @@ def test_conservation(
     metrics = summarise(run, found)
     assert (found["status"] != "unfinished").all()
     assert (run.hosts[:, at.FREE] == run.hosts[:, at.KV_BLOCKS]).all()
+    assert blocks_in_use_are_there(run)
     assert (run.hosts[:, at.SWAP_ROOM] == room).all()
     assert not run.hosts[:, [at.QUEUED_COUNT, at.RUNNING_COUNT, at.DECODES, at.CONTEXT_SUM, at.PAUSED_COUNT]].any()
     done = found["status"] == "finished"

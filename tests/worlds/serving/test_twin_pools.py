@@ -103,6 +103,13 @@ def run_pools(
     return run
 
 
+def blocks_in_use_are_there(run: Simulation) -> bool:
+    """Whether every host had between none and all of its blocks in use, on the mean of every interval of the series."""
+    width = float(run.clock[at.BIN_SECONDS])
+    used, whole = run.series[:, :, at.S_KV], run.hosts[:, [at.KV_BLOCKS]] * width
+    return bool(((used >= 0) & (used <= whole * (1 + 1e-9))).all())
+
+
 pairs_of_hosts = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=6)
 
 
@@ -144,6 +151,7 @@ def test_nothing_is_lost_when_pools_fail(name: str, drawn: list[tuple[int, int, 
     assert (run.hosts[:, at.FREE] == run.hosts[:, at.KV_BLOCKS]).all()
     assert not run.fleet.pools.assigned.any()
     assert not run.fleet.pools.tokens.any()
+    assert blocks_in_use_are_there(run)
     width = float(run.clock[at.BIN_SECONDS])
     assert verify(work, run.replicas, rows_out, summarise(run, rows_out), series(run), width) == []
 

@@ -176,6 +176,27 @@ def land(run: "Simulation", job: int, now: float) -> None:
     moves.land(run.state, job, int(run.jobs[at.HOST, job]), now)
 
 
+def is_stuck(run: "Simulation", host: int) -> bool:
+    """Whether a host has requests that wait, runs none, and will not look at them again unless something comes from outside."""
+    from rota.worlds.serving.kernels import knots
+
+    return bool(knots.is_stuck(run.state, host))
+
+
+def who_stays(run: "Simulation") -> int:
+    """The request that shall decode where its KV lies, because hosts wait for one another. -1: they do not."""
+    from rota.worlds.serving.kernels import knots
+
+    return int(knots.who_stays(run.state))
+
+
+def stay(run: "Simulation", job: int, now: float) -> None:
+    """A request that waits elsewhere decodes where its KV lies."""
+    from rota.worlds.serving.kernels import knots
+
+    knots.stay(run.state, job, now)
+
+
 def switch(run: "Simulation", job: int, host: int, now: float) -> bool:
     """A decoding request stops where it is and goes on at another host. False: it decodes no more, or there is no room."""
     from rota.worlds.serving.kernels import fleet

@@ -254,6 +254,9 @@ class Fleet:
             elif kind == at.STOP_BOUNDARY:
                 if self.pools is not None and self.pools.mirrors is not None:
                     self.pools.mirrors.boundary(job, now)
+            elif kind == at.STOP_STUCK:
+                if self.pools is not None:
+                    self.pools.untie(job, now)
             else:
                 self._ended(job, now)
         if self.pools is not None and self.pools.lent:

@@ -56,6 +56,14 @@ class Mirrors:
         for job in [job for job, (kept, _) in self.copies.items() if kept == host or job in here]:
             self.drop(job, now)
 
+    def give_way(self, host: int, now: float) -> bool:
+        """Nothing runs at a host, and what waits there does not fit: no copy stays. Returns whether there was one."""
+        kept = [job for job, (where, _) in self.copies.items() if where == host]
+        for job in kept:
+            self.drop(job, now)
+        self.book.dropped += len(kept)
+        return bool(kept)
+
     def _need(self, job: int, host: int) -> int:
         tokens = (
             doors.kv_tokens(self.run, job)

@@ -259,6 +259,7 @@ class PoolEngine:
         fleet.moved_bytes = float(self.numbers[slots.MOVED_BYTES])
         self.book.lent = set(np.flatnonzero(self.hosts[:, slots.LENT]).tolist())
         self.book.lends, self.book.dropped = int(vector[slots.LENDS]), int(vector[slots.DROPPED])
+        self.book.stays = int(vector[slots.STAYS])
 
     # -- what Python decides --------------------------------------------------------------------------------------
 

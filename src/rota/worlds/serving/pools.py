@@ -90,6 +90,7 @@ class PoolBook:
     policy: Pools
     lends: int = 0  # times that a host was lent
     switches: int = 0  # roles that the policy has changed
+    stays: int = 0  # requests that decode where their prompts were computed, as hosts waited for one another
     lent: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -122,6 +123,7 @@ class PoolBook:
             self.mirrors = Mirrors(self, self.policy.mirrored)
         if self.policy.every < inf:
             self.fleet.later(first + self.policy.every, self._ask_roles, outage=True)
+        run.state[at.POOLED] = 1
 
     @property
     def copies(self) -> dict[int, tuple[int, int]]:
@@ -238,6 +240,17 @@ class PoolBook:
             if source not in (-1, int(self.fleet.run.jobs[at.HOST, job])):
                 self.mirrors.add(job, source, now)
             self.mirrors.review_soon(now)
+
+    def untie(self, host: int, now: float) -> None:
+        """A host runs nothing, and nothing that waits there fits: copies go, then one of those that wait for one another decodes where its KV lies."""
+        run = self.fleet.run
+        if not doors.is_stuck(run, host) or (self.mirrors is not None and self.mirrors.give_way(host, now)):
+            return
+        job = doors.who_stays(run)
+        if job >= 0:
+            doors.stay(run, job, now)
+            self.stays += 1
+            self.arrived(job, now)
 
     def landed(self, job: int) -> None:
         """The KV has left the host that computed the prompt."""

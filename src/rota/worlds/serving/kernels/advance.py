@@ -76,6 +76,7 @@ from rota.worlds.serving.kernels.layout import (
     PENDING,
     PLACE,
     PLACED,
+    POOLED,
     PREFIX,
     PROMPT,
     QUEUE_ROOM,
@@ -92,6 +93,7 @@ from rota.worlds.serving.kernels.layout import (
     STATE,
     STOP_COUNT,
     STOP_GATE,
+    STOP_STUCK,
     STOPS,
     TARGET,
     TURN_ENTRY,
@@ -105,7 +107,7 @@ from rota.worlds.serving.kernels.layout import (
     job_ints,
     uncounted,
 )
-from rota.worlds.serving.kernels.moves import note
+from rota.worlds.serving.kernels.moves import note, stuck
 from rota.worlds.serving.kernels.outstanding import wait
 from rota.worlds.serving.kernels.queue import first, line_keys, push, remove
 
@@ -347,6 +349,8 @@ def advance_together(vector, until):
                 clocks[number, REVIEW_AT] = np.inf
             if call_entry(state[BEGIN_ENTRY], state[SELF], number, 0, 0, 0) == ASK:
                 return ORDER
+            if state[POOLED] and stuck(state, number):
+                note(state, STOP_STUCK, number)
 
 
 @compiler.njit

@@ -29,8 +29,9 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     ASK_KIND, ANSWERED, ANSWER_WIDTH, FINISHED, ISSUED, VICTIM, VICTIM_WIDTH, FULL,
     PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
     RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, GATE, ADAPTER_ENTRY, MODELS, BELIEF,
-    BELIEF_ENTRY, SENT_ENTRY, LOADED_ENTRY, UNPIN_ENTRY, PINS_YIELD, POWER_ENTRY, SLOT_ROOM, TURN_ENTRY, DISPLACED, SCALARS,
-) = range(ARRAYS, ARRAYS + 64)  # fmt: skip
+    BELIEF_ENTRY, SENT_ENTRY, LOADED_ENTRY, UNPIN_ENTRY, PINS_YIELD, POWER_ENTRY, SLOT_ROOM, TURN_ENTRY, DISPLACED, POOLED,
+    SCALARS,
+) = range(ARRAYS, ARRAYS + 65)  # fmt: skip
 
 # DISPLACED: jobs displaced since a token last came out, anywhere. Many of them: they displace one another for ever, which is a bit of FULL.
 ENDLESS = 4
@@ -134,10 +135,11 @@ KIND_ORDER, KIND_VICTIM, KIND_HOLD = np.arange(3)  # not plain ints: numba would
 # to be called (CALL_AT_END) has ended an iteration: then the number is the host's.
 
 # Why the kernel stops for the fleet: a prompt is done where it cannot decode; KV begins to move; a watched request is done; one is at the gate; one
-# waits for an adapter; a host with work is not loaded.
+# waits for an adapter; a host with work is not loaded. STOP_STUCK, of runs with pools (POOLED): a host with nothing to run could begin nothing of what
+# waits there.
 (
-    STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE, STOP_LOAD, STOP_COLD, STOP_BOUNDARY,
-) = np.arange(7)  # fmt: skip
+    STOP_HANDOFF, STOP_MOVE, STOP_FINISH, STOP_GATE, STOP_LOAD, STOP_COLD, STOP_BOUNDARY, STOP_STUCK,
+) = np.arange(8)  # fmt: skip
 
 # Event kinds for hooks.
 E_ARRIVAL, E_START, E_PREEMPT, E_FINISH, E_LEAVE = np.arange(5)

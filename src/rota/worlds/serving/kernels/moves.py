@@ -4,6 +4,8 @@ The kernel only keeps the books. When something begins that concerns more than o
 where things go and how long that takes.
 """
 
+import numpy as np
+
 from rota.kernel.compile import call_entry, ints_at
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import touch
@@ -12,13 +14,18 @@ from rota.worlds.serving.kernels.layout import (
     A_STOPS,
     BLOCK_TOKENS,
     BUSY,
+    COLD,
     COMPUTED,
     COPIED,
+    DOWN,
     FREE,
     HELD_BLOCKS,
+    INBOX_COUNT,
     INTERRUPTED,
+    LAGGING,
     LANDED,
     LANDINGS,
+    LOADS,
     NOW,
     PARKED,
     PREFIX,
@@ -26,6 +33,8 @@ from rota.worlds.serving.kernels.layout import (
     READY,
     REGISTERED,
     RELEASE_ENTRY,
+    REVIEW_AT,
+    RUNNING_COUNT,
     SELF,
     SLOT,
     SOURCE,
@@ -61,6 +70,16 @@ def kick(state, r, now):
     if not host[BUSY] and not host[READY]:
         host[READY] = 1
         clock[NOW] = now
+
+
+@compiler.inner
+def stuck(state, r):
+    """Whether a host has requests that wait, runs none, and will not look at them again unless something comes from outside."""
+    host = host_ints(state)[r]
+    if host[QUEUED_COUNT] == 0 or host[BUSY] or host[READY] or host[DOWN] or host[COLD]:
+        return False
+    here = host[RUNNING_COUNT] + host[LAGGING] + host[LOADS] + host[INBOX_COUNT]
+    return here == 0 and host_floats(state)[r, REVIEW_AT] == np.inf
 
 
 @compiler.inner

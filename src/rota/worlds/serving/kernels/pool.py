@@ -39,15 +39,12 @@ from rota.worlds.serving.kernels.layout import (
 )
 from rota.worlds.serving.kernels.moves import land
 from rota.worlds.serving.kernels.pool_book import (
-    landed,
-    moved,
     set_role,
 )
 from rota.worlds.serving.kernels.pool_copies import (
-    add_copy,
+    arrives,
     drop_copy,
     refresh_copies,
-    review_soon,
 )
 from rota.worlds.serving.kernels.pool_layout import (
     ACTIONS,
@@ -69,10 +66,8 @@ from rota.worlds.serving.kernels.pool_layout import (
     LATENCY,
     LENT,
     LENT_COUNT,
-    MIRRORED,
     NOTHING,
     PENDING,
-    PROMPT_AT,
     REVIEWING,
     ROOM,
     TABLES,
@@ -137,20 +132,13 @@ def through(state, pool, now):
 
 @compiler.inner
 def lands(state, pool, j, flight, now):
-    """The KV of a request has come to the host that decodes it; the one that computed it may keep a copy."""
+    """The KV of a request has come to the host that decodes it."""
     own = of_jobs(state, pool)
     if own[FLIGHT, j] != flight:
         return
     own[FLIGHT, j] = -1
-    here, source = job_ints(state)[HOST, j], own[PROMPT_AT, j]
-    land(state, j, here, now)
-    landed(state, pool, j)
-    moved(state, pool, j, here)
-    if pool[MIRRORED]:
-        drop_copy(state, pool, j, now)
-        if source >= 0 and source != here:
-            add_copy(state, pool, j, source, now)
-        review_soon(pool, now)
+    land(state, j, job_ints(state)[HOST, j], now)
+    arrives(state, pool, j, now)
 
 
 @compiler.inner

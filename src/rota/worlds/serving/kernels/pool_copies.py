@@ -25,7 +25,7 @@ from rota.worlds.serving.kernels.layout import (
     host_ints,
     job_ints,
 )
-from rota.worlds.serving.kernels.pool_book import moved
+from rota.worlds.serving.kernels.pool_book import landed, moved
 from rota.worlds.serving.kernels.pool_layout import (
     A_LINE,
     A_MOVES,
@@ -41,10 +41,12 @@ from rota.worlds.serving.kernels.pool_layout import (
     LAST_COPY,
     LAST_MOVE,
     MIGRATED,
+    MIRRORED,
     MOVE_ROOM,
     MOVED_BYTES,
     MOVES,
     NOTHING,
+    PROMPT_AT,
     REVIEW,
     REVIEWING,
     numbers,
@@ -113,6 +115,33 @@ def drop_copy(state, pool, j, now):
     else:
         pool[LAST_COPY] = before
     hold(state, r, -own[COPY_BLOCKS, j], now)
+
+
+@compiler.inner
+def drop_copies_at(state, pool, r, now):
+    """Nothing runs at a host, and what waits there does not fit: no copy stays. Returns whether there was one."""
+    own, dropped = of_jobs(state, pool), pool[DROPPED]
+    j = pool[FIRST_COPY]
+    while j >= 0:
+        after = own[COPY_NEXT, j]
+        if own[COPY_HOST, j] == r:
+            drop_copy(state, pool, j, now)
+            pool[DROPPED] += 1
+        j = after
+    return pool[DROPPED] > dropped
+
+
+@compiler.inner
+def arrives(state, pool, j, now):
+    """The host with the KV of a request decodes it from now on; the one that computed it may keep a copy."""
+    here, source = job_ints(state)[HOST, j], of_jobs(state, pool)[PROMPT_AT, j]
+    landed(state, pool, j)
+    moved(state, pool, j, here)
+    if pool[MIRRORED]:
+        drop_copy(state, pool, j, now)
+        if source >= 0 and source != here:
+            add_copy(state, pool, j, source, now)
+        review_soon(pool, now)
 
 
 @compiler.inner

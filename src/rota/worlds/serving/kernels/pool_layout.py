@@ -16,8 +16,8 @@ from rota.worlds.serving.kernels.layout import A_CLOCK, CLOCK_FLOATS, HOSTS, JOB
 (
     ACTIONS, ACTION_ROOM, PENDING, NUMBER, TRANSFERS, TRANSFER_ROOM, TAKEN, TAKEN_ROOM, TAKEN_AT, MOVES, MOVE_ROOM,
     PROMPT_TERMS, ANSWER_TERMS, ASSIGNS, WISHES, ASKED_FOR, MIRRORED, REVIEWING, LENT_COUNT, LENDS, DROPPED, MOVED,
-    MIGRATED, FIRST_COPY, LAST_COPY, PUSH, SHARED, CACHING, APART, SWAPS, POOL_SCALARS,
-) = range(ADDRESSES, ADDRESSES + 31)  # fmt: skip
+    MIGRATED, FIRST_COPY, LAST_COPY, PUSH, SHARED, CACHING, APART, SWAPS, STAYS, POOL_SCALARS,
+) = range(ADDRESSES, ADDRESSES + 32)  # fmt: skip
 # NUMBER: of the next action, of the kernel or of Python. TAKEN_AT: position in the stops that were taken: what is before it is done.
 # ASSIGNS: who chooses the hosts of a request, WISHES: who says what moves between copies. ASKED_FOR: the host that is between two iterations, or ANY_HOST.
 

@@ -11,6 +11,7 @@ from rota.worlds.serving.kernels.agenda import (
 )
 from rota.worlds.serving.kernels.candidates import holds_whole
 from rota.worlds.serving.kernels.fleet import push_to, send
+from rota.worlds.serving.kernels.knots import stay, who_stays
 from rota.worlds.serving.kernels.layout import (
     A_ANSWER,
     A_STOPS,
@@ -33,12 +34,14 @@ from rota.worlds.serving.kernels.layout import (
     STOP_HANDOFF,
     STOP_MOVE,
     STOP_ROOM,
+    STOP_STUCK,
     SWAP_GROUP,
     SWAPPED,
     TARGET,
     host_ints,
     job_ints,
 )
+from rota.worlds.serving.kernels.moves import stuck
 from rota.worlds.serving.kernels.pool_book import (
     forget,
     give_back,
@@ -48,6 +51,8 @@ from rota.worlds.serving.kernels.pool_book import (
     promise,
 )
 from rota.worlds.serving.kernels.pool_copies import (
+    arrives,
+    drop_copies_at,
     drop_copy,
     review_soon,
     take_moves,
@@ -76,6 +81,7 @@ from rota.worlds.serving.kernels.pool_layout import (
     NUMBER,
     OVERLAP,
     PUSH,
+    STAYS,
     SWAPS,
     TAKEN,
     TAKEN_AT,
@@ -223,6 +229,18 @@ def begin_flight(state, pool, j, now):
 
 
 @compiler.inner
+def untie(state, pool, r, now):
+    """A host runs nothing, and nothing that waits there fits: copies go, then one of those that wait for one another decodes where its KV lies."""
+    if not stuck(state, r) or (pool[MIRRORED] and drop_copies_at(state, pool, r, now)):
+        return
+    j = who_stays(state)
+    if j >= 0:
+        stay(state, j, now)
+        pool[STAYS] += 1
+        arrives(state, pool, j, now)
+
+
+@compiler.inner
 def finish_batch(state, pool, now):
     """Do what was taken, until somebody must be asked or room is needed."""
     taken = ints_at(pool[A_TAKEN], pool[TAKEN_ROOM], 2)
@@ -241,6 +259,8 @@ def finish_batch(state, pool, now):
             host_ints(state)[number, CALL_AT_END] = 0
             if pool[MIRRORED] and review(state, pool, number, now) == WISH:
                 return WISH
+        elif kind == STOP_STUCK:
+            untie(state, pool, number, now)
         else:
             forget(state, pool, number)
             drop_copy(state, pool, number, now)
