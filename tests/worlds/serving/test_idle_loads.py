@@ -1,0 +1,62 @@
+"""A replica with nothing to load is not woken for a load: prompts that wait for a tier are displaced, and what is left waits for something else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rota.study.scenario import parse
+
+TIMING = {"linear": {"constant": 0.004}}
+SHAPE = {"model": "llama-3-8b", "gpu": "a100-80g"}
+
+
+def run(tmp_path: Path, policy: dict[str, Any], **document: Any) -> dict[str, float]:
+    given = parse({"world": "serving", "policies": [policy], **document}, tmp_path)
+    work = given.world.workload(given.case, given.seeds[0])
+    return given.world.run(given.case, work, policy, given.seeds[0]).metrics
+
+
+@pytest.mark.parametrize("order", ["ltr", "srpt"])
+def test_who_waits_for_kv_from_another_replica_wakes_nobody(tmp_path: Path, order: str) -> None:
+    """The last prompt that loads is displaced while the KV of others is on its way from the replica that computes prompts."""
+    tiers = {"tiers": [{"blocks": 500, "bandwidth": 5e9}]}
+    found = run(
+        tmp_path,
+        {"name": order, "order": order},
+        fleet=[
+            {**SHAPE, "role": "prefill", "timing": TIMING},
+            {**SHAPE, "kv_blocks": 250, "prefix_caching": tiers, "timing": TIMING},
+        ],
+        workload={
+            "arrivals": {"closed": {"concurrency": 7, "think": 0.5}},
+            "generate": {"kind": "code", "requests": 60},
+        },
+        information={"output_tokens": {"noisy": {}}},
+        seeds=[20],
+    )
+    assert found["unfinished"] == 0.0
+    assert found["preemptions"] > 0.0
+    assert found["tier_hit_rate"] > 0.0
+
+
+def test_who_waits_for_an_adapter_wakes_nobody(tmp_path: Path) -> None:
+    """The last prompt that loads is displaced, and the replica waits for an adapter, others in its line."""
+    found = run(
+        tmp_path,
+        {"name": "las", "order": "las"},
+        fleet=[
+            {
+                **SHAPE,
+                "max_running": 4,
+                "adapters": {"slots": 2, "latency": 0.05},
+                "prefix_caching": {"tiers": [{"blocks": 500}]},
+                "timing": {"linear": {"decodes": 0.0001, "prefill_tokens": 0.00002}},
+            }
+        ],
+        workload={"generate": {"kind": "code", "rate": 20.0, "requests": 300}},
+        adapters={"count": 5},
+        seeds=[39],
+    )
+    assert found["unfinished"] == 0.0
+    assert found["tier_hit_rate"] > 0.0
