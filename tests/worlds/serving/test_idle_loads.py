@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from rota.kernel.errors import BrokenRunError
+from rota.rules import ORDERS, PLACES
 from rota.study.scenario import parse
+from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.replica import Roles
+from rota.worlds.serving.simulate import Simulation
+from tests.worlds.serving.test_twin_fleet import replica, workload
+from tests.worlds.serving.twin import Told
 
 TIMING = {"linear": {"constant": 0.004}}
 SHAPE = {"model": "llama-3-8b", "gpu": "a100-80g"}
@@ -60,3 +68,19 @@ def test_who_waits_for_an_adapter_wakes_nobody(tmp_path: Path) -> None:
     )
     assert found["unfinished"] == 0.0
     assert found["tier_hit_rate"] > 0.0
+
+
+def test_a_replica_that_is_woken_for_nothing_for_ever_is_an_error() -> None:
+    """The second line of defence: a load is due that nobody waits for, as it was left behind before; the order lets nobody begin."""
+    work = workload([(1, 4, 2, 0), (1, 4, 2, 0)])
+    never = Told(lambda *_: (np.inf,), "arrival")
+    roles = Roles(never, PLACES["least_outstanding"](), ORDERS["fcfs"]())
+    run = Simulation(work, [replica(max_outstanding=2)], roles, work.output_tokens.astype(np.float64))
+    run.run()
+    assert int(run.state[at.FINISHED]) == 0
+    assert np.isinf(run.clocks[0, at.LOADS_AT])
+    run.clocks[0, at.LOADS_AT] = 0.5
+    with pytest.raises(
+        BrokenRunError, match=r"^time stands at 0\.5 s: replicas were woken 100,001 times and began nothing"
+    ):
+        run.run()
