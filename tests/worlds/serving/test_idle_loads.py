@@ -1,5 +1,6 @@
 """A replica with nothing to load is not woken for a load: prompts that wait for a tier are displaced, and what is left waits for something else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 from rota.kernel.errors import BrokenRunError
 from rota.rules import ORDERS, PLACES
 from rota.study.scenario import parse
+from rota.worlds.serving.adapters import AdapterRoom
 from rota.worlds.serving.kernels import layout as at
+from rota.worlds.serving.labels import Label, Labels
 from rota.worlds.serving.replica import Roles
 from rota.worlds.serving.simulate import Simulation
+from tests.worlds.serving.test_twin_caches import cached, shared
 from tests.worlds.serving.test_twin_fleet import replica, workload
-from tests.worlds.serving.twin import Told
+from tests.worlds.serving.twin import FCFS, Told
 
 TIMING = {"linear": {"constant": 0.004}}
 SHAPE = {"model": "llama-3-8b", "gpu": "a100-80g"}
@@ -84,3 +88,22 @@ def test_a_replica_that_is_woken_for_nothing_for_ever_is_an_error() -> None:
         BrokenRunError, match=r"^time stands at 0\.5 s: replicas were woken 100,001 times and began nothing"
     ):
         run.run()
+
+
+@pytest.mark.parametrize(("adapters", "wait"), [([0, 0, 0], 2 * 4 * 16 / 1024 + 0.01), ([0, 0, 1], 0.5)])
+def test_who_waits_for_a_tier_and_an_adapter_waits_for_the_later(adapters: list[int], wait: float) -> None:
+    """By hand: the third prompt finds one block in the cache and two below, and its adapter is there, or takes 0.5 s to load."""
+    work = shared([(0, 16, 1, 0), (20, 16, 1, 0), (40, 16, 1, 0)], [0, 0, 0])
+    assert work.prefix is not None
+    ids = work.prefix.ids.copy()
+    ids[4:8], ids[8:] = ids[4:8] + 100, ids[:4]
+    labels = Labels(adapter=Label(np.array(adapters), ("a", "b")))
+    work = replace(work, prefix=replace(work.prefix, ids=ids), labels=labels)
+    roles = Roles(FCFS(), PLACES["least_outstanding"](), ORDERS["fcfs"]())
+    one = cached("vllm_v1", "host", "lru", kv_blocks=5, adapters=AdapterRoom(1, 0.5))
+    run = Simulation(work, [one], roles, work.output_tokens.astype(np.float64))
+    run.run()
+    assert run.jobs[at.LOADED].tolist() == [0, 0, 8]
+    waited = run.seconds[at.FIRST_TOKEN, 2] - run.seconds[at.ARRIVAL, 2] - (0.011 + 4 * 0.0013)
+    assert waited == pytest.approx(wait, abs=1e-9)
+    assert (run.jobs[at.STATE] == at.FINISHED_STATE).all()
