@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from tests.worlds.serving.test_twin_fleet import (
     shared_beginnings,
     workload,
 )
-from tests.worlds.serving.twin import Asked, Told, same, slow_requests
+from tests.worlds.serving.twin import Asked, Key, Told, Waking, same, slow_requests
 
 branches_of = st.lists(st.integers(0, 4), min_size=16, max_size=16)
 TIERS = {
@@ -103,6 +104,25 @@ def test_orders_that_displace_prompts_that_wait_for_blocks(
 ) -> None:
     order = replace(by_priority(), asked=asked, preemptive=True)
     compare(shared(rows, branches), [cached(name, "host and disk", "lru", kv_blocks=7)], order)
+
+
+@pytest.mark.parametrize("tiers", ["host", "host and disk"])
+@given(
+    rows=rows_of_requests,
+    branches=branches_of,
+    delay=st.integers(1, 20),
+    wakes=st.lists(st.integers(1, 60), max_size=20),
+)
+def test_an_order_that_displaces_and_lets_some_wait(
+    tiers: str, delay: int, wakes: list[int], branches: list[int], rows: Rows
+) -> None:
+    """Where all that is left waits for a time, a load that was displaced wakes nobody."""
+
+    def key(number: float, release: float, prompt: float, size: float, priority: float, *moving: float) -> Key:
+        return (priority,) if moving[3] >= release + delay * priority * 0.0625 else (inf,)
+
+    order = Waking(key, "decision", preemptive=True, wakes=tuple(wake * 0.0625 for wake in wakes))
+    compare(shared(rows, branches), [cached("vllm_v1", tiers, "lru", kv_blocks=7)], order)
 
 
 @pytest.mark.parametrize("asked", [False, True])

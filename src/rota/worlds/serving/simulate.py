@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rota.kernel.decisions import Place
-from rota.kernel.errors import InputError, PolicyError
+from rota.kernel.errors import BrokenRunError, InputError, PolicyError
 from rota.kernel.tables import Column, Hosts
 from rota.rules.balance import LeastOutstanding
 from rota.worlds.serving.adapters import AdapterTable
@@ -296,8 +296,14 @@ class Simulation:
 
         Raises:
             PolicyError: requests displace one another for ever.
+            BrokenRunError: replicas begin nothing, again and again, while time stands.
         """
         if self.state[at.FULL] & at.ENDLESS:
+            if self.state[at.STANDING] > self.state[at.DISPLACED]:
+                raise BrokenRunError(
+                    f"time stands at {self.now:g} s: replicas were woken {self.state[at.STANDING]:,} times and began nothing; "
+                    "this is a bug in rota: please report it with the scenario and its seed"
+                )
             order, victim = self.roles.order, self.roles.victim
             names = type(order).__name__ + (f" with victim {type(victim).__name__}" if victim is not None else "")
             raise PolicyError(

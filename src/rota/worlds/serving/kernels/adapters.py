@@ -39,7 +39,7 @@ AD_NAMES, AD_TIMES, AD_JOBS, AD_HOSTS, AD_ASIDE, AD_ROOM, AD_COUNT, AD_FIELDS = 
 # Of each host: places there are, requests set aside, loads, requests that found their adapter.
 H_PLACES, H_ASIDE, H_LOADS, H_HITS, H_FIELDS = range(5)
 # Of each place: when its adapter is loaded, when one last asked for it. Of each host, after the places: seconds of a load.
-PEEK, TAKE, HERE, PUT_BACK = range(4)
+PEEK, TAKE, HERE, PUT_BACK, AWAITED = range(5)
 NO_PLACE = -1
 
 
@@ -145,6 +145,12 @@ def put_back(state, r):
     counts[H_ASIDE] = 0
 
 
+@compiler.njit
+def loaded_at(state, r, j):
+    """When the adapter of a job is loaded at its host."""
+    return times_of(state, r)[0, place_of(state, r, adapter_of(state, j))]
+
+
 @compiler.entry("int64(int64, int64, int64, int64, int64)")
 def adapter_entry(address, r, j, what, _):
     state = whole_state(address)
@@ -155,14 +161,10 @@ def adapter_entry(address, r, j, what, _):
     if what == HERE:
         adapter = adapter_of(state, j)
         return 1 if adapter < 0 or place_of(state, r, adapter) >= 0 else 0
+    if what == AWAITED:
+        return 1 if adapter_of(state, j) >= 0 and loaded_at(state, r, j) > host_floats(state)[r, NOW] else 0
     put_back(state, r)
     return 0
-
-
-@compiler.njit
-def loaded_at(state, r, j):
-    """When the adapter of a job is loaded at its host."""
-    return times_of(state, r)[0, place_of(state, r, adapter_of(state, j))]
 
 
 @compiler.njit

@@ -11,7 +11,7 @@ from numba import carray
 from rota.kernel.compile import call_entry, floats_at, ints_at, pointer
 from rota.worlds.serving.kernels import compiler
 from rota.worlds.serving.kernels.account import emit, touch
-from rota.worlds.serving.kernels.admit import ASK
+from rota.worlds.serving.kernels.admit import ASK, IDLE
 from rota.worlds.serving.kernels.candidates import cheapest, outstanding, possible
 from rota.worlds.serving.kernels.closed import issue, issue_finished, next_pending
 from rota.worlds.serving.kernels.inside import COME_ENTRY, PARKS, PROMPTS_RUN, STREAMED, inside
@@ -38,6 +38,7 @@ from rota.worlds.serving.kernels.layout import (
     DECISIONS_HERE,
     DISPATCH,
     DISPATCHED,
+    DISPLACED_AT_MOST,
     DONE,
     E_ARRIVAL,
     E_LEAVE,
@@ -90,6 +91,7 @@ from rota.worlds.serving.kernels.layout import (
     RUNNING_ROOM,
     SELF,
     SENT_ENTRY,
+    STANDING,
     STATE,
     STOP_COUNT,
     STOP_GATE,
@@ -294,6 +296,14 @@ def next_event(state):
     return time, kind, number
 
 
+@compiler.inner
+def stand(state):
+    """A host has found nothing to begin. Where that goes on and on while time stands it is an error, and better told than waited for."""
+    state[STANDING] += 1
+    if state[STANDING] > max(DISPLACED_AT_MOST, 100 * state[JOBS]):
+        state[FULL] |= ENDLESS
+
+
 @compiler.njit
 def advance_together(vector, until):
     """All events of the fleet in the order of time, one by one.
@@ -316,6 +326,8 @@ def advance_together(vector, until):
             return DONE
         if time > until or (time == until and kind > 1 and not state[PLACED] and not state[ANSWERED]):
             return UNTIL
+        if time > clock[NOW_CLOCK]:
+            state[STANDING] = 0
         clock[NOW_CLOCK] = time
         if kind == 0:
             before = state[FINISHED]
@@ -347,10 +359,13 @@ def advance_together(vector, until):
             host_ints(state)[number, READY] = 1  # also when it was woken: after an answer it begins again
             if not state[ANSWERED]:
                 clocks[number, REVIEW_AT] = np.inf
-            if call_entry(state[BEGIN_ENTRY], state[SELF], number, 0, 0, 0) == ASK:
+            code = call_entry(state[BEGIN_ENTRY], state[SELF], number, 0, 0, 0)
+            if code == ASK:
                 return ORDER
             if state[POOLED] and stuck(state, number):
                 note(state, STOP_STUCK, number)
+            if code == IDLE:
+                stand(state)
 
 
 @compiler.njit

@@ -34,6 +34,7 @@ from rota.worlds.serving.kernels.layout import (
     LOADED_ENTRY,
     LOADING,
     LOADS,
+    LOADS_AT,
     MOVING,
     NOW,
     PAUSED,
@@ -164,6 +165,8 @@ def preempt(state, r, j):
         drop(state, r, j)
     elif job[STATE, j] == LOADING:
         host[LOADS] -= 1
+        if host[LOADS] == 0:  # nobody waits for a load any more: a time that has passed would wake the host for ever
+            clock[LOADS_AT] = float("inf")
     elif job[STATE, j] != PAUSED:
         leave_prefills(state, r, j)
     if host[LOADS]:

@@ -30,10 +30,11 @@ DONE, ORDER, PLACE, GROW, UNTIL, EVENTS, STOPS = range(7)
     PLACED, SELF, BEGIN_ENTRY, COMPLETE_ENTRY, CACHED_ENTRY, OPEN_ENTRY, EXTEND_ENTRY, EXTEND_DECODERS_ENTRY,
     RELEASE_ENTRY, STOP_COUNT, STOP_ROOM, DECODE_TERMS, GATE, ADAPTER_ENTRY, MODELS, BELIEF,
     BELIEF_ENTRY, SENT_ENTRY, LOADED_ENTRY, UNPIN_ENTRY, PINS_YIELD, POWER_ENTRY, SLOT_ROOM, TURN_ENTRY, DISPLACED, POOLED,
-    SCALARS,
-) = range(ARRAYS, ARRAYS + 65)  # fmt: skip
+    STANDING, SCALARS,
+) = range(ARRAYS, ARRAYS + 66)  # fmt: skip
 
 # DISPLACED: jobs displaced since a token last came out, anywhere. Many of them: they displace one another for ever, which is a bit of FULL.
+# STANDING: times that a host has found nothing to begin since time went on. Many of them: it never will, which is the same bit.
 ENDLESS = 4
 DISPLACED_AT_MOST = 100_000  # and a hundred times the jobs
 
