@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from rota.kernel.errors import InputError
+from rota.kernel.tables import Jobs
 from rota.study.scenario import parse
+from rota.worlds.serving.columns import SERVING_JOB_COLUMNS
+from rota.worlds.serving.policies import SERVING_ORDERS
 
 GROUP = {"model": "llama-3-8b", "gpu": "a100-80g"}
 SMALL = {**GROUP, "kv_blocks": 250}
@@ -128,3 +131,14 @@ def test_who_waits_for_a_call_that_was_rejected_is_told_apart() -> None:
     assert lost > 0
     line = f"{lost:,} requests were never finished, {lost:,} of them because a call that they wait for was rejected or shed"
     assert line in made.notices
+
+
+def test_an_order_that_counts_by_replica_learns_of_one_where_all_have_come_by_migration() -> None:
+    """Nobody has begun at replica 2: the first that is heard of it is that a request has ended there."""
+    order: Any = SERVING_ORDERS["ltr"]()
+    for job in (0, 1):
+        order.on_arrival(job, 0.0)
+    order.on_start(0, 0, 0.0)
+    order.on_finish(0, 2, 1.0)
+    columns = {"id": np.array([1]), "output_tokens": np.array([5.0])}
+    assert order.keys(Jobs(columns, SERVING_JOB_COLUMNS.values()), 1.0).tolist() == [[1.0, 5.0]]

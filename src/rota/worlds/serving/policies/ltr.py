@@ -59,11 +59,14 @@ class LearningToRank(Order):
             self._since = np.vstack([self._since, np.zeros((more, self._since.shape[1]), np.int64)])
         self._since[job] = self._steps
 
-    def on_start(self, job: int, host: int, now: float) -> None:
+    def _room_for(self, host: int) -> None:
         if host >= len(self._steps):
             more = host + 1 - len(self._steps)
             self._steps = np.concatenate([self._steps, np.zeros(more, np.int64)])
             self._since = np.hstack([self._since, np.zeros((len(self._since), more), np.int64)])
+
+    def on_start(self, job: int, host: int, now: float) -> None:
+        self._room_for(host)
         if self._steps[host] - self._since[job, host] >= self.S:
             self._left[job] = self.P
         self._host[job], self._counted[job] = host, self._steps[host]
@@ -78,8 +81,10 @@ class LearningToRank(Order):
             self._counted[here] = self._steps[host]
 
     def on_preempt(self, job: int, host: int, now: float) -> None:
+        self._room_for(host)  # it may have come by migration, and nobody has begun there
         self._host[job], self._latest = -1, host
         self._since[job] = self._steps
 
     def on_finish(self, job: int, host: int, now: float) -> None:
+        self._room_for(host)
         self._host[job], self._latest = -1, host
